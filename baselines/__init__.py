@@ -1,0 +1,5 @@
+"""What the papers' methods are compared with. Same interface as in :mod:`weightaug`; needs torch alone."""
+
+from baselines.sgd import SGD
+
+__all__ = ["SGD"]

@@ -1,0 +1,1 @@
+"""The harness: data, models, training, evaluation, cost, results, tables, reports, command line."""

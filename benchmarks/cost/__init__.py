@@ -1,0 +1,1 @@
+"""What a cell costs: multiply-adds, FLOPs, seconds, memory."""

@@ -1,0 +1,1 @@
+"""Many cells: worker processes that share one store, and their progress."""

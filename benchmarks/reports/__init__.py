@@ -1,0 +1,1 @@
+"""Verdicts and the Markdown report with its plots; reads cards, never trains."""

@@ -1,0 +1,1 @@
+"""Cards, the store that holds them, provenance, the W&B mirror."""

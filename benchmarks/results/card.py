@@ -1,0 +1,49 @@
+"""The card: the JSON result of one finished cell.
+
+    schema      version of this layout (int)
+    id          content hash of the cell, also the file's name
+    status      "finished" or "diverged"
+    cell        the full config: method, model, dataset, recipe, evaluation, protocol, scale, seed
+    metrics     {mode: {"clean": M, "corrupted": {type: M5}}}; null where the run diverged.
+                mode is "plain", for WAS also "shadow".
+                M  = {"n": int, "error": %, "top3_error": %, "nll": nats, "ece": fraction}
+                M5 = the same keys but "n", each a list over severities 1..5
+    diverged_at {"epoch", "step"} or null
+    curve       one entry per epoch: {"epoch", "step", "lr", "loss"}, loss = mean training loss
+    cost        parameters, macs, flops (= 2 macs; one forward pass of one image), uncounted_operators
+                {name: count}, seconds_per_epoch (training only), training_seconds, evaluation_seconds,
+                peak_memory_bytes, resumed (how often the run was continued from a checkpoint)
+    provenance  commit, dirty, versions, hardware, device, command, started, finished (UTC, ISO 8601)
+
+Errors are percentages as the papers print them. Raw measurements only: every aggregate is derived from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SCHEMA = 1
+STATUSES = ("finished", "diverged")
+REQUIRED = ("schema", "id", "status", "cell", "metrics", "diverged_at", "curve", "cost", "provenance")
+
+Card = dict[str, Any]
+
+
+class DamagedCardError(Exception):
+    """A file that is not a valid card; says why."""
+
+
+def check_card(card: Any) -> Card:
+    """Return ``card`` if it has the layout above, else raise :class:`DamagedCardError`."""
+    if not isinstance(card, dict):
+        raise DamagedCardError("not a JSON object")
+    missing = [key for key in REQUIRED if key not in card]
+    if missing:
+        raise DamagedCardError(f"lacks {', '.join(missing)}")
+    if card["schema"] != SCHEMA:
+        raise DamagedCardError(f"has layout version {card['schema']}, this program reads {SCHEMA}")
+    if card["status"] not in STATUSES:
+        raise DamagedCardError(f"has the unknown status {card['status']!r}")
+    if (card["status"] == "finished") != (card["metrics"] is not None):
+        raise DamagedCardError("has a status that does not fit its metrics")
+    return card

@@ -1,0 +1,1 @@
+"""Step-time benchmarks (pytest-benchmark), as ratios."""

@@ -1,0 +1,1 @@
+"""A published table as data: its cells, layout, published numbers and claims."""

@@ -1,0 +1,1 @@
+"""One training run: optimizer, schedule, epochs, checkpoints."""

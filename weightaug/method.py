@@ -1,0 +1,79 @@
+"""The one interface of all methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from weightaug.random import RandomSource
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""Maps (logits [N, classes], targets [N]) to the mean loss over the N examples, a scalar."""
+
+
+class Method:
+    """A rule for how one training step gets its gradients.
+
+    It says nothing about the optimizer, the data or the schedule::
+
+        method = weightaug.DAMP(model, sigma=0.2, sub_batches=8)
+        for x, y in loader:
+            loss = method.backward(criterion, x, y)
+            optimizer.step(); optimizer.zero_grad()
+
+    A subclass implements ``_backward``. After every call the model's weights are bit-identical to before.
+
+    Args:
+        model: the network to train. Its parameters receive the gradients.
+        seed: seed of the method's own randomness, ignored when ``random`` is given.
+        random: where random numbers come from; replace it to inject noise and draws.
+    """
+
+    modes: ClassVar[tuple[str, ...]] = ("plain",)
+    """The ways in which a trained model can be run, see :meth:`predict`."""
+
+    def __init__(self, model: nn.Module, *, seed: int = 0, random: RandomSource | None = None) -> None:
+        self.model = model
+        self.random = random if random is not None else RandomSource(seed)
+        self.step = 0
+
+    def backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+        """Add the method's gradient to every parameter's ``.grad`` and return the mean loss, detached.
+
+        Args:
+            criterion: mean loss of (logits, targets).
+            x: inputs [N, ...].
+            y: targets [N], or [N, classes] where the criterion takes mixed labels.
+        """
+        loss = self._backward(criterion, x, y)
+        self.step += 1
+        return loss
+
+    def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must say how a step gets its gradients")
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, mode: str = "plain") -> Tensor:
+        """Logits [N, classes] of the trained model in one of ``modes``."""
+        if mode not in self.modes:
+            raise ValueError(f"{type(self).__name__} has no inference mode {mode!r}; it has {', '.join(self.modes)}")
+        return self._predict(x, mode)
+
+    def _predict(self, x: Tensor, mode: str) -> Tensor:
+        return self.model(x)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Learnable parameters that the method adds to the model's; the optimizer must get them too."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that must be saved to continue exactly: a step counter, for most methods."""
+        return {"seed": self.random.seed, "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the run that saved ``state`` stopped."""
+        self.random.seed = int(state["seed"])
+        self.step = int(state["step"])
