@@ -1,5 +1,6 @@
 """What the papers' methods are compared with. Same interface as in :mod:`weightaug`; needs torch alone."""
 
+from baselines.dropout import Dropout
 from baselines.sgd import SGD
 
-__all__ = ["SGD"]
+__all__ = ["SGD", "Dropout"]

@@ -2,6 +2,7 @@
 
 from weightaug.method import Criterion, Method
 from weightaug.random import RandomSource
+from weightaug.was import WAS
 
 __version__ = "0.1.0"
-__all__ = ["Criterion", "Method", "RandomSource"]
+__all__ = ["WAS", "Criterion", "Method", "RandomSource"]
