@@ -123,6 +123,8 @@ class Cell:
     def __post_init__(self) -> None:
         _choice("protocol", self.protocol, PROTOCOLS)
         _choice("scale", self.scale, SCALES)
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: the seed is a whole number from 0")
 
     @property
     def id(self) -> str:

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from benchmarks import registry
 from benchmarks.cell import Cell, Component, Evaluation, Recipe
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.runtime import Runtime
+from benchmarks.typed import build
 
 COMPONENTS = ("method", "model", "dataset")
-GROUPS = (*COMPONENTS, "recipe", "evaluation")
+SETTINGS = {"recipe": Recipe, "evaluation": Evaluation}
+GROUPS = (*COMPONENTS, *SETTINGS)
+PLAIN = ("protocol", "scale", "seed")
+SCALARS = (int, float, bool, str)
 CONTEXT = {"self", "model", "seed", "random", "num_classes", "in_channels", "image_size"}
 """Arguments that the harness supplies; all others of a ``_target_`` are hyper-parameters."""
 
@@ -44,12 +47,11 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
             choices[key] = str(value)
         else:
             values.append((key, value))
-    cell, runtime = copy.deepcopy(_compose(tuple(sorted(choices.items()))))
-    runtime_keys = {field.name for field in dataclasses.fields(Runtime)}
+    parts = copy.deepcopy(_compose(tuple(sorted(choices.items()))))
+    runtime: dict[str, Any] = {}
     for key, value in values:
-        target = runtime if key in runtime_keys else cell
-        _update(target, key, value, also=() if target is runtime else runtime_keys)
-    return _cell(cell), Runtime(**_plain(runtime))
+        _set(parts, runtime, key, value)
+    return _cell(parts), build(Runtime, runtime, "runtime settings")
 
 
 def _parse(text: str) -> tuple[str, Any]:
@@ -63,9 +65,9 @@ def _parse(text: str) -> tuple[str, Any]:
 
 
 @cache
-def _compose(choices: tuple[tuple[str, str], ...]) -> tuple[DictConfig, DictConfig]:
-    """The cell's config for these group choices, every part merged into its schema."""
-    selected = []
+def _compose(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """What the files say for these group choices; the entries of COMPONENTS with their ``name``."""
+    selected: list[str] = []
     architecture = None
     for group, name in choices:
         if group == "model" and "/" in name:  # torchvision/<name>, timm/<name>
@@ -74,32 +76,54 @@ def _compose(choices: tuple[tuple[str, str], ...]) -> tuple[DictConfig, DictConf
         selected.append(f"{group}={name}")
     search_path = ",".join(f"file://{folder}" for folder in registry.folders()[1:])
     with initialize_config_dir(str(registry.OWN_FOLDER), version_base="1.3"):
-        raw = compose("cell", overrides=[*selected, f"hydra.searchpath=[{search_path}]"], return_hydra_config=True)
-    chosen = raw.hydra.runtime.choices
-    typed: dict[str, Any] = {}
+        composed = compose(
+            "cell", overrides=[*selected, f"hydra.searchpath=[{search_path}]"], return_hydra_config=True
+        )
+    chosen = composed.hydra.runtime.choices
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    parts = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     for group in COMPONENTS:
-        typed[group] = _component(group, chosen[group], raw[group])
+        parts[group]["name"] = chosen[group]
+    for group in GROUPS:
+        parts[group].pop("description", None)
     if architecture is not None:
-        typed["model"].architecture = architecture
-    typed["recipe"] = _merge(Recipe, raw.recipe, f"recipe {chosen['recipe']!r}")
-    typed["evaluation"] = _merge(Evaluation, raw.evaluation, f"evaluation {chosen['evaluation']!r}")
-    for key in ("protocol", "scale", "seed"):
-        typed[key] = raw[key]
-    cell = OmegaConf.create(typed)
-    OmegaConf.set_struct(cell, True)
-    return cell, OmegaConf.structured(Runtime)
+        parts["model"]["architecture"] = architecture
+    return parts
 
 
-def _component(group: str, name: str, node: DictConfig) -> DictConfig:
-    """The typed node of one method, model or data set, with its name and ``_target_``."""
-    values = dict(node)
-    values.pop("description", None)
-    target = values.pop("_target_", None)
-    if target is None:
-        raise UserError(f"configs/{group}/{name}.yaml lacks _target_, the class or function it stands for")
-    merged = _merge(schema(str(target)), values, f"{group} {name!r}")
-    fixed = {"name": name, "_target_": target}
-    return OmegaConf.unsafe_merge(fixed, merged)
+def _set(parts: dict[str, Any], runtime: dict[str, Any], key: str, value: Any) -> None:
+    """Put the value of one override in its place, if there is such a place."""
+    group, _, rest = key.partition(".")
+    runtime_keys = _keys(Runtime)
+    if not rest and group in runtime_keys:
+        runtime[group] = value
+    elif not rest and group in PLAIN:
+        parts[group] = value
+    elif group in GROUPS and rest:
+        *path, last = rest.split(".")
+        known = _keys(_kind(group, parts[group]))
+        if rest.split(".")[0] not in known:
+            raise unknown_name("key", key, [f"{group}.{name}" for name in known])
+        node = parts[group]
+        for step in path:
+            node = node.setdefault(step, {})
+        node[last] = value
+    else:
+        raise unknown_name("key", key, [*PLAIN, *runtime_keys, *GROUPS])
+
+
+def _kind(group: str, part: dict[str, Any]) -> type:
+    """The dataclass that a part of the config must fit."""
+    if group in SETTINGS:
+        return SETTINGS[group]
+    if "_target_" not in part:
+        raise UserError(f"configs/{group}/{part['name']}.yaml lacks _target_, the class or function it stands for")
+    return schema(str(part["_target_"]))
+
+
+def _keys(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 @cache
@@ -113,82 +137,36 @@ def schema(target: str) -> type:
             continue
         if parameter.default is parameter.empty:
             raise UserError(f"{target}: hyper-parameter {parameter.name!r} needs a default")
-        default = parameter.default
-        factory = dataclasses.field(default_factory=lambda default=default: copy.deepcopy(default))
-        fields.append((parameter.name, _config_type(hints.get(parameter.name, Any)), factory))
+        kind = _config_type(hints.get(parameter.name, Any))
+        if kind is not None:
+            make = functools.partial(copy.deepcopy, parameter.default)
+            fields.append((parameter.name, kind, dataclasses.field(default_factory=make)))
     return dataclasses.make_dataclass(f"{target.rpartition('.')[2]}Config", fields)
 
 
 def _config_type(hint: Any) -> Any:
-    """What of a type hint a config file can say: callables and modules drop out of a union."""
+    """What of a type hint a config can say: of a union its scalars. None for an argument for code alone."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(hint) if member in (int, float, bool, str, type(None))]
-        if members == [type(None)] or not members:
-            return Any
-        return typing.Union[tuple(members)]  # noqa: UP007 - built at run time
-    if typing.get_origin(hint) is typing.Literal:
-        return str
-    return hint
+        scalars = tuple(member for member in typing.get_args(hint) if member in SCALARS)
+        containers = [member for member in typing.get_args(hint) if typing.get_origin(member) in (list, dict)]
+        if not scalars and not containers:
+            return None
+        optional = type(None) in typing.get_args(hint)
+        return typing.Union[(*scalars, *containers, *([type(None)] if optional else []))]  # noqa: UP007
+    return hint if hint is Any or hint in SCALARS or typing.get_origin(hint) in (list, dict) else None
 
 
-def _merge(kind: type, values: Any, where: str) -> DictConfig:
-    known = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
-        if key not in known:
-            raise unknown_name(f"key of {where}", str(key), known)
-    try:
-        return OmegaConf.merge(OmegaConf.structured(kind), values)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
-
-
-def _update(config: DictConfig, key: str, value: Any, also: Iterable[str]) -> None:
-    known = set(_leaves(config))
-    parent = key.rpartition(".")[0]
-    if key not in known and not any(key.startswith(f"{leaf}.") for leaf in known):
-        siblings = [leaf for leaf in known if leaf.rpartition(".")[0] == parent]
-        raise unknown_name("key", key, siblings or {*known, *also, *GROUPS})
-    if key.rpartition(".")[2] in ("name", "_target_"):
-        raise UserError(f"{key!r} can't be set; choose another entry instead, e.g. method=damp")
-    try:
-        OmegaConf.update(config, key, value, merge=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{key}={value}: {str(error).splitlines()[0]}") from error
-
-
-def _leaves(config: DictConfig, prefix: str = "") -> Iterable[str]:
-    for key in config:
-        node = config._get_node(key)
-        if isinstance(node, DictConfig) and not prefix:
-            yield from _leaves(node, f"{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return typing.cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-
-
-def _cell(config: DictConfig) -> Cell:
-    values = _plain(config)
-    if not isinstance(values["seed"], int) or values["seed"] < 0:
-        raise UserError(f"seed={values['seed']}: the seed is a whole number from 0")
-    parts: dict[str, Any] = {}
+def _cell(parts: dict[str, Any]) -> Cell:
+    """The typed cell, or an error that names the key whose value does not fit."""
+    typed: dict[str, Any] = {key: parts[key] for key in PLAIN}
+    for group, kind in SETTINGS.items():
+        typed[group] = build(kind, parts[group], group)
+        typed[group].check()
     for group in COMPONENTS:
-        node = values.pop(group)
-        name, target = node.pop("name"), node.pop("_target_")
-        defaults = dataclasses.asdict(schema(target)())
-        parts[group] = Component(name, target, node, {k: v for k, v in node.items() if v != defaults[k]})
-    recipe, evaluation = Recipe(**values.pop("recipe")), Evaluation(**values.pop("evaluation"))
-    recipe.check()
-    evaluation.check()
-    return Cell(**parts, recipe=recipe, evaluation=evaluation, **values)
-
-
-def list_group(group: str) -> list[tuple[str, str]]:
-    """(name, description) of everything registered in ``group``."""
-    return [(name, entry.description) for name, entry in registry.entries(group).items()]
-
-
-def config_folder() -> Path:
-    return registry.OWN_FOLDER
+        kind = _kind(group, parts[group])
+        values = {key: value for key, value in parts[group].items() if key not in ("name", "_target_")}
+        arguments = dataclasses.asdict(build(kind, values, group))
+        defaults = dataclasses.asdict(kind())
+        changed = {key: value for key, value in arguments.items() if value != defaults[key]}
+        typed[group] = Component(parts[group]["name"], parts[group]["_target_"], arguments, changed)
+    return build(Cell, typed, "cell")

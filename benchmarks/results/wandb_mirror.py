@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from benchmarks.results.card import Card
 from benchmarks.terminal import warn
@@ -44,7 +44,7 @@ class Mirror:
                 name=name,
                 config=config,
                 dir=str(self.folder),
-                mode=self.mode,
+                mode=cast(Literal["online", "offline"], self.mode),
                 resume="allow" if self.mode == "online" else None,
                 reinit="finish_previous",
                 settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30, finish_timeout=60),
@@ -81,7 +81,7 @@ class Mirror:
                 for name, values in metrics["corrupted"].items():
                     rows += [[mode, name, severity, error] for severity, error in enumerate(values["error"], 1)]
             self._run.summary.update(summary)
-            self._run.log({"errors": wandb.Table(["mode", "corruption", "severity", "error"], data=rows)})
+            self._run.log({"errors": wandb.Table(columns=["mode", "corruption", "severity", "error"], data=rows)})
             self._run.finish()
 
         self._try(end)
@@ -94,7 +94,7 @@ class Mirror:
         def log() -> None:
             import wandb
 
-            self._run.log({name: wandb.Table(columns, data=rows)})
+            self._run.log({name: wandb.Table(columns=[*columns], data=rows)})
             self._run.finish()
 
         self._try(log)

@@ -17,7 +17,8 @@ def build_optimizer(recipe: Recipe, model: nn.Module, extra: Iterable[nn.Paramet
     With ``decay: kernels`` only parameters of two or more dimensions decay (the DAMP authors' mask on ImageNet).
     A method's own parameters, such as the coefficients of WAS, never decay.
     """
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             (decayed if recipe.decay == "all" or parameter.ndim >= 2 else others).append(parameter)
