@@ -12,8 +12,8 @@ from benchmarks.errors import UserError
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Expected calibration error: ``sum_b n_b / N |mean confidence - accuracy|``, as a share (0 to 1).
 
-    The bins (lo, hi] of the confidence have equal width; a confidence of exactly 0 is in none but counts in N.
-    The first of equally likely classes is the prediction. Source: the DAMP authors' code; computed in the
+    The bins (lo, hi] of the confidence have equal width; a confidence of exactly 0 is in none but counts in
+    N. The first of equally likely classes is the prediction. Source: the DAMP authors' code; computed in the
     precision of ``probabilities``, bin edges included.
 
     Args:
@@ -36,8 +36,8 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
 def measure(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
     """n, error [%], top3_error [%], nll [nats] and ece [share, 0 to 1], computed in float64.
 
-    ``top3_error`` is 0 where there are at most three classes. Logits that are not finite (a diverged model) count
-    as wrong predictions and give NaN for nll and ece.
+    ``top3_error`` is 0 where there are at most three classes. Logits that are not finite (a diverged model)
+    count as wrong predictions and give NaN for nll and ece.
 
     Args:
         logits: [N, classes].
@@ -45,7 +45,7 @@ def measure(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
     """
     if logits.dim() != 2 or logits.shape[:1] != labels.shape or len(labels) == 0:
         raise UserError(
-            f"metrics need logits [N, classes] and labels [N], not {list(logits.shape)} and {list(labels.shape)}"
+            f"metrics need logits [N, classes] and labels [N], got {[*logits.shape]} and {[*labels.shape]}"
         )
     logits = logits.double()
     finite = logits.isfinite().all(dim=1)

@@ -20,10 +20,10 @@ def constant(lr: float) -> Schedule:
 
 
 def step_linear(lr: float, lr_ratio: float, epochs: int, steps_per_epoch: int) -> Schedule:
-    """Schedule A: ``lr`` to half of the epochs, linear down to ``lr * lr_ratio`` at 9/10, constant from there.
+    """Schedule A: ``lr`` for half of the epochs, linear to ``lr * lr_ratio`` at 9/10, constant from there.
 
-    It changes from epoch to epoch only: with t = epoch / epochs the rate is lr for t <= 0.5 and the line's for
-    t <= 0.9.
+    It changes from epoch to epoch only: with t = epoch / epochs the rate is lr for t <= 0.5 and the line's
+    for t <= 0.9.
     """
 
     def rate(step: int) -> float:
@@ -54,7 +54,7 @@ def warmup_cosine_floor(lr: float, lr_ratio: float, total: int, warmup: int) -> 
 
 
 def warmup_cosine(lr: float, lr_ratio: float, total: int, warmup: int) -> Schedule:
-    """Schedule C: linear from ``lr * lr_ratio`` to ``lr`` in ``warmup`` steps, half a cosine to 0 at ``total``."""
+    """Schedule C: linear from ``lr * lr_ratio`` to ``lr`` in ``warmup`` steps, half a cosine to 0 at the end."""
     start = lr * lr_ratio
 
     def rate(step: int) -> float:
@@ -89,7 +89,7 @@ def build_schedule(
         warmup_epochs, warmup_steps: the length of the warm-up; at most one may be given.
 
     Raises:
-        UserError: unknown name, a warm-up given twice, given to a schedule without one, or as long as the training.
+        UserError: unknown name; a warm-up that is given twice, not known to the schedule, or too long.
     """
     if name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
