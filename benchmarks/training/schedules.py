@@ -54,7 +54,7 @@ def warmup_cosine_floor(lr: float, lr_ratio: float, total: int, warmup: int) -> 
 
 
 def warmup_cosine(lr: float, lr_ratio: float, total: int, warmup: int) -> Schedule:
-    """Schedule C: linear from ``lr * lr_ratio`` to ``lr`` in ``warmup`` steps, half a cosine to 0 at the end."""
+    """Schedule C: linear from ``lr * lr_ratio`` to ``lr`` in ``warmup`` steps, half a cosine to 0."""
     start = lr * lr_ratio
 
     def rate(step: int) -> float:
