@@ -1,6 +1,7 @@
 """What the papers' methods are compared with. Same interface as in :mod:`weightaug`; needs torch alone."""
 
+from baselines.corrupted_sgd import CorruptedSGD
 from baselines.dropout import Dropout
 from baselines.sgd import SGD
 
-__all__ = ["SGD", "Dropout"]
+__all__ = ["SGD", "CorruptedSGD", "Dropout"]

@@ -21,7 +21,7 @@ def dropout_places(model: nn.Module, places: str = "auto") -> dict[str, str]:
     """Where dropout goes: module name -> "input" or "output" of that module.
 
     Args:
-        places: a regular expression that must match a whole module name (dropout goes to the output), or "auto":
+        places: a regular expression that must match a whole module name (then its output), or "auto":
 
             - Transformers: after every dense layer except the query/key/value projections (in the MLP after
               the activation) and after adding the position embedding, as the vision transformer paper states

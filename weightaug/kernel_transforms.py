@@ -103,7 +103,7 @@ class RandomCrop(Discrete):
     def outcomes(self, size: Size) -> dict[Draw, float]:
         if min(size) == 1:
             raise ValueError(
-                f"no window of a {size[0]}x{size[1]} kernel has an allowed ratio; leave that layer out or use 'shift'"
+                f"no window of a {size[0]}x{size[1]} kernel has an allowed ratio; leave it out or use 'shift'"
             )
         windows = {
             (height, width): self._probability(height, width, size)
