@@ -1,5 +1,6 @@
 """What the papers' methods are compared with. Same interface as in :mod:`weightaug`; needs torch alone."""
 
+from baselines.sam import ASAM, SAM
 from baselines.sgd import SGD
 
-__all__ = ["SGD"]
+__all__ = ["ASAM", "SAM", "SGD"]
