@@ -107,17 +107,17 @@ class SAM(_SharpnessAware):
 
         v_m = w + rho * g_m / (||g_m|| + epsilon),    g_m = d (sum_k L_k) / d w_m  at w,
 
-    with the norm over all trainable parameters together; the step's gradient is ``1/M * sum_m d L_m(v_m) / d v_m``.
-    Where no BatchNorm couples the sub-batches ``g_m`` is the gradient of the sub-batch's own loss; with synchronised
-    BatchNorm it also holds the influence on the other sub-batches through the shared statistics, as in the
-    authors' code. The loss is the first pass's. Two forward and two backward passes.
+    with the norm over all trainable parameters together; the step's gradient is ``1/M * sum_m d L_m(v_m) / d
+    v_m``. Where no BatchNorm couples the sub-batches ``g_m`` is the gradient of the sub-batch's own loss;
+    with synchronised BatchNorm it also holds the influence on the other sub-batches through the shared
+    statistics, as in the authors' code. The loss is the first pass's. Two forward and two backward passes.
 
-    A copy whose gradient is exactly 0 stays where it is (the formula divides 0 by 0 when epsilon is 0). Frozen
-    parameters and parameters that the loss does not reach are left out. The optimizer's weight decay plays no part
-    in the ascent.
+    A copy whose gradient is exactly 0 stays where it is (the formula divides 0 by 0 when epsilon is 0).
+    Frozen parameters and parameters that the loss does not reach are left out. The optimizer's weight decay
+    plays no part in the ascent.
 
-    With ``GradScaler`` the criterion may return the scaled loss, as the direction does not depend on its scale
-    (but for epsilon).
+    With ``GradScaler`` the criterion may return the scaled loss, as the direction does not depend on its
+    scale (but for epsilon).
 
     Args:
         model: the network to train.
@@ -126,14 +126,16 @@ class SAM(_SharpnessAware):
         batch_norm: ``"synchronised"`` (statistics over all sub-batches) or ``"separate"``.
         epsilon: added to the norm.
         statistics: the running statistics of BatchNorm come from the ``"first"`` pass or from ``"both"``.
-        running_variance: ``"unbiased"`` as PyTorch keeps it, ``"biased"`` as the DAMP paper's code (Flax) does.
-        preset: sets the arguments that :data:`PRESETS` lists: ``"official-damp-paper"``, ``"davda54"`` (sam.py and
-            the example of github.com/davda54/sam), ``"samsung"`` (asam.py of github.com/SamsungLabs/ASAM).
+        running_variance: ``"unbiased"`` as PyTorch keeps it, ``"biased"`` as the DAMP paper's code (Flax)
+            does.
+        preset: sets the arguments that :data:`PRESETS` lists: ``"official-damp-paper"``, ``"davda54"``
+            (sam.py and the example of github.com/davda54/sam), ``"samsung"`` (asam.py of
+            github.com/SamsungLabs/ASAM).
         seed, random: unused, SAM draws no random numbers.
 
     Raises:
-        ValueError: rho < 0, an unknown choice, an argument that contradicts the preset, no trainable parameter;
-            in ``backward``, M larger than the batch.
+        ValueError: rho < 0, an unknown choice, an argument that contradicts the preset, no trainable
+            parameter; in ``backward``, M larger than the batch.
     """
 
     def __init__(
@@ -170,10 +172,12 @@ class ASAM(_SharpnessAware):
     Args:
         rho: length of the step uphill, relative to the weights.
         eta: added to |w| in T.
-        normalise: for which parameters T is not 1: ``"kernels_and_scales"`` (DAMP paper's code; Samsung's code, but
-            for embeddings), ``"kernels"``, ``"all"`` (davda54), or a function of (name, parameter).
-        eta_at_zero: whether T is eta where a weight is exactly 0 (Samsung), or 0 (``w + eta * sign(w)``, DAMP paper).
-        model, sub_batches, batch_norm, epsilon, statistics, running_variance, preset, seed, random: as in SAM.
+        normalise: for which parameters T is not 1: ``"kernels_and_scales"`` (DAMP paper's code; Samsung's
+            code, but for embeddings), ``"kernels"``, ``"all"`` (davda54), or a function of (name, parameter).
+        eta_at_zero: whether T is eta where a weight is exactly 0 (Samsung), or 0 (``w + eta * sign(w)``, DAMP
+            paper).
+        model, sub_batches, batch_norm, epsilon, statistics, running_variance, preset, seed, random: as in
+            SAM.
 
     Raises:
         ValueError: as SAM; eta < 0.

@@ -23,11 +23,11 @@ class WeightCopies:
 
     The copies are stacked and run in one pass where every function that takes weights has a stacked form
     (convolution, linear, normalisation, attention, embedding); the batch must be the first axis of every
-    activation. Else the model runs once per sub-batch, which is the same where the sub-batches do not meet, that
-    is without synchronised BatchNorm.
+    activation. Else the model runs once per sub-batch, which is the same where the sub-batches do not meet,
+    that is without synchronised BatchNorm.
 
-    A batch whose size N is no multiple of M is split into contiguous sub-batches whose sizes differ by one, the
-    larger ones first; nothing is dropped.
+    A batch whose size N is no multiple of M is split into contiguous sub-batches whose sizes differ by one,
+    the larger ones first; nothing is dropped.
 
     Args:
         model: any module that maps [N, ...] to a tensor [N, ...]; may be wrapped by DistributedDataParallel.
@@ -83,7 +83,8 @@ class WeightCopies:
             raise ValueError("the batch is empty: there is nothing to compute a gradient from")
         if copies > n:
             raise ValueError(
-                f"a batch of {n} cannot be split into {copies} sub-batches: use a larger batch or sub_batches <= {n}"
+                f"a batch of {n} cannot be split into {copies} sub-batches: "
+                f"use a larger batch or sub_batches <= {n}"
             )
         return [n // copies + (m < n % copies) for m in range(copies)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class _NoisyWeights(Method):
     def _shift(self, p: Tensor, deviation: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _deviations(self, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _deviations(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Random numbers [M, *shape] of mean 0 and standard deviation sigma."""
         sigma = self.sigma
         draw = self.random.normal if self.noise in ("gaussian", "log_normal") else self.random.uniform
@@ -84,24 +85,26 @@ class _NoisyWeights(Method):
 class DAMP(_NoisyWeights):
     """Data augmentation via multiplicative perturbations (arXiv 2406.16540, Algorithm 1).
 
-    The batch is split into M contiguous sub-batches. Sub-batch m sees the weights ``w * xi_m`` with fresh noise
-    ``xi_m = 1 + sigma * z_m`` per element, sub-batch and step, and the gradient is
+    The batch is split into M contiguous sub-batches. Sub-batch m sees the weights ``w * xi_m`` with fresh
+    noise ``xi_m = 1 + sigma * z_m`` per element, sub-batch and step, and the gradient is
 
         g = 1/M * sum_m  d L_m(v) / d v  at v = w * xi_m,
 
-    taken with respect to the perturbed weights, so without the chain-rule factor ``xi_m``. Weight decay is the
-    optimizer's, on the unperturbed weights. One forward and one backward pass. The loss and the running
+    taken with respect to the perturbed weights, so without the chain-rule factor ``xi_m``. Weight decay is
+    the optimizer's, on the unperturbed weights. One forward and one backward pass. The loss and the running
     statistics of BatchNorm are those of the noisy pass. Frozen parameters are not perturbed.
 
     Args:
         model: the network to train.
         sigma: standard deviation of the noise; 0.2 is the paper's value for CIFAR-10 and TinyImageNet.
-        sub_batches: M; 8 in the paper's code, over all processes together. A batch whose size is no multiple of M
-            is split into sub-batches that differ by one example, and the loss is still the mean over all.
+        sub_batches: M; 8 in the paper's code, over all processes together. A batch whose size is no multiple
+            of M is split into sub-batches that differ by one example, and the loss is still the mean over
+            all.
         perturb: ``"kernels_and_scales"`` (the authors' code), ``"kernels"``, ``"all"``, or a function of
             (name, parameter).
-        noise: distribution of xi, always of mean 1 and standard deviation sigma: ``"gaussian"``, ``"uniform"``,
-            ``"log_normal"``, or ``"bernoulli"`` (weight dropout with rate sigma^2 / (1 + sigma^2), rescaled).
+        noise: distribution of xi, always of mean 1 and standard deviation sigma: ``"gaussian"``,
+            ``"uniform"``, ``"log_normal"``, or ``"bernoulli"`` (weight dropout with rate sigma^2 / (1 +
+            sigma^2), rescaled).
         chain_rule: True takes the gradient with respect to w instead, with the factor xi_m.
         batch_norm: ``"synchronised"`` (statistics over all sub-batches) or ``"separate"``.
         running_variance: ``"unbiased"`` as PyTorch keeps it, ``"biased"`` as the authors' code (Flax) does.
@@ -109,7 +112,8 @@ class DAMP(_NoisyWeights):
         random: replaces the source of the noise.
 
     Raises:
-        ValueError: sigma < 0, an unknown choice, nothing to perturb; in ``backward``, M larger than the batch.
+        ValueError: sigma < 0, an unknown choice, nothing to perturb; in ``backward``, M larger than the
+            batch.
     """
 
     def __init__(
@@ -139,12 +143,13 @@ class DAMP(_NoisyWeights):
 class DAAP(_NoisyWeights):
     """Data augmentation via additive perturbations (arXiv 2406.16540, Algorithm 3).
 
-    As :class:`DAMP` with ``w + sigma * z_m`` in place of ``w * (1 + sigma * z_m)``. The authors' code has no DAAP;
-    which parameters it perturbs is not stated, so it perturbs those that DAMP does. Arguments and errors as DAMP.
+    As :class:`DAMP` with ``w + sigma * z_m`` in place of ``w * (1 + sigma * z_m)``. The authors' code has no
+    DAAP; which parameters it perturbs is not stated, so it perturbs those that DAMP does. Arguments and
+    errors as DAMP.
 
     Args:
-        sigma: standard deviation of the noise, in units of the weights; the paper's Figure 7 compares 0.005, 0.01,
-            0.02 and 0.04.
+        sigma: standard deviation of the noise, in units of the weights; the paper's Figure 7 compares 0.005,
+            0.01, 0.02 and 0.04.
         noise: ``"gaussian"`` or ``"uniform"``, of mean 0 and standard deviation sigma.
     """
 

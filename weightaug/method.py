@@ -15,7 +15,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 def backpropagate(loss: Tensor) -> None:
-    """``loss.backward()``, never under autocast: backward kernels take their precision from the forward ones."""
+    """``loss.backward()``, never under autocast: backward kernels have the precision of the forward ones."""
     with torch.autocast(loss.device.type, enabled=False):
         loss.backward()
 

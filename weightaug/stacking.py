@@ -1,8 +1,9 @@
 """How single torch functions run with M stacked weight copies.
 
-Activations keep their ordinary layout, batch first: copy m owns the contiguous rows of sub-batch m. Weights are
-stacks [M, *shape]. Elementwise functions, pooling and reshaping therefore need nothing; only the functions that
-take weights are replaced, by a :class:`torch.overrides.TorchFunctionMode`, so that models stay untouched.
+Activations keep their ordinary layout, batch first: copy m owns the contiguous rows of sub-batch m. Weights
+are stacks [M, *shape]. Elementwise functions, pooling and reshaping therefore need nothing; only the
+functions that take weights are replaced, by a :class:`torch.overrides.TorchFunctionMode`, so that models stay
+untouched.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class StackedForward(TorchFunctionMode):
         return False
 
     def row_counts(self, x: Tensor) -> list[int]:
-        """Rows of ``x`` that belong to each copy. Windows or tokens merged into the batch axis are allowed."""
+        """Rows of ``x`` that belong to each copy; windows or tokens may be merged into the batch axis."""
         multiple, rest = divmod(x.shape[0], sum(self.sizes)) if x.dim() else (0, 1)
         if rest or not multiple:
             raise StackingError(
@@ -248,9 +249,9 @@ def _elementwise(mode: StackedForward, func: Any, input: Any, other: Any, **kwar
 
 def _expand(mode: StackedForward, func: Any, stack: Tensor, *sizes: Any) -> Tensor:
     """``class_token.expand(batch, -1, -1)``: every copy's token for the copy's rows."""
-    shape = sizes[0] if isinstance(sizes[0], Iterable) else sizes
+    shape = tuple(sizes[0]) if isinstance(sizes[0], list | tuple) else sizes
     if stack.shape[1:2] != (1,) or len(shape) != stack.dim() - 1 or shape[0] != sum(mode.sizes):
-        raise StackingError(f"{func.__name__} of a stacked parameter to {tuple(shape)} is not over the batch")
+        raise StackingError(f"{func.__name__} of a stacked parameter to {shape} is not over the batch")
     spread = mode.rows(stack.squeeze(1), mode.sizes)
     return spread.expand(*shape) if func is Tensor.expand else spread.repeat(1, *shape[1:])
 
@@ -275,10 +276,8 @@ HANDLERS: dict[Any, Callable[..., Any]] = {
     Tensor.expand: _expand,
     Tensor.repeat: _expand,
     Tensor.shape.__get__: _shape,  # type: ignore[attr-defined]
-    **{
-        function: _each_copy
-        for function in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.embedding, F.prelu)
-    },
+    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _each_copy),
+    **dict.fromkeys((F.embedding, F.prelu), _each_copy),
     **{
         getattr(owner, name): _elementwise
         for owner in (torch, Tensor)
