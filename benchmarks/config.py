@@ -104,7 +104,7 @@ def _set(parts: dict[str, Any], runtime: dict[str, Any], key: str, value: Any) -
         *path, last = rest.split(".")
         known = _keys(_kind(group, parts[group]))
         if rest.split(".")[0] not in known:
-            raise unknown_name("key", key, [f"{group}.{name}" for name in known])
+            raise unknown_name(f"key of {group}", rest, known)
         node = parts[group]
         for step in path:
             node = node.setdefault(step, {})

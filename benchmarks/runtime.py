@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.errors import UserError, unknown_name
 
 DATA_VARIABLE = "WEIGHTAUG_DATA"
+DEVICES = ("auto", "cpu", "cuda")
 WANDB_MODES = ("online", "offline", "disabled")
 
 
@@ -28,6 +29,8 @@ class Runtime:
     def __post_init__(self) -> None:
         if self.wandb not in WANDB_MODES:
             raise unknown_name("value of wandb", self.wandb, WANDB_MODES)
+        if self.device.partition(":")[0] not in DEVICES:
+            raise unknown_name("device", self.device, DEVICES)
         if self.workers < 0 or self.threads < 0:
             raise UserError("workers and threads must not be negative (0 chooses for you)")
 
@@ -47,8 +50,6 @@ class Runtime:
         if self.device == "auto":
             return "cuda" if available else "cpu"
         kind, _, index = self.device.partition(":")
-        if kind not in ("cpu", "cuda"):
-            raise unknown_name("device", self.device, ("auto", "cpu", "cuda"))
         if kind == "cuda":
             if not available:
                 raise UserError(f"device={self.device}: no CUDA device on this machine; use device=cpu (DEVICE=cpu)")

@@ -1,0 +1,190 @@
+"""The report's plots, readable on a light and on a dark page and by the colour-blind.
+
+Colours are those of Okabe and Ito without black and yellow, which vanish on one of the two pages, and never the only
+difference: every row has its marker. The background is transparent, the ink a grey that stands out from both pages.
+The same evidence gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from benchmarks.reports.measures import SEVERITIES, corruption_types
+from benchmarks.tables.table import Row, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from benchmarks.reports.evidence import Evidence, Line, Sample
+
+COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK = "#808080"
+WIDTH = 8.0  # inches; at 200 dots per inch twice the 800 pixels that a page shows
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.transparent": True,
+    "savefig.dpi": 200,
+}
+
+
+def severity_plot(evidence: Evidence, path: Path) -> None:
+    """Error against severity, 0 being the clean inputs: mean and 95 % interval over seeds, one panel per model."""
+    panels = evidence.scale.panels
+    styles = _styles(evidence.table)
+    with _figure(path, 2.9 * len(panels) + 0.8) as figure:
+        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+        handles: dict[str, Any] = {}
+        for axis, panel in zip(axes, panels, strict=True):
+            lines = evidence.lines[panel.name]
+            for index, line in enumerate(lines):
+                shift = 0.5 * ((index + 0.5) / len(lines) - 0.5)
+                drawn = _severity_line(axis, evidence, panel.name, line, shift, styles[line.row.name])
+                handles.setdefault(line.row.title, drawn)
+            axis.set_title(_panel_title(panel.label, lines), loc="left")
+            axis.set_ylabel("error (%)")
+            axis.set_ylim(bottom=0)
+            axis.grid(axis="y")
+        axes[-1].set_xticks([0, *SEVERITIES], ["clean", *map(str, SEVERITIES)])
+        axes[-1].set_xlabel("severity of the corruption")
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+
+
+def _severity_line(
+    axis: Axes, evidence: Evidence, panel: str, line: Line, shift: float, style: dict[str, Any]
+) -> Any:
+    levels, means, halves = [], [], []
+    for severity in (0, *SEVERITIES):
+        sample = evidence.sample(panel, line.row, f"severity.{severity}.error")
+        if sample.mean is not None:
+            levels.append(severity + shift)
+            means.append(sample.mean)
+            halves.append(_half_interval(sample))
+    return axis.errorbar(
+        levels, means, halves if any(halves) else None, capsize=1.5, elinewidth=0.8, linewidth=1.3, **style
+    )
+
+
+def _half_interval(sample: Sample) -> float:
+    """Half the 95 % t interval of the mean; 0 where a single run has none."""
+    if sample.spread is None:
+        return 0.0
+    runs = len(sample.values)
+    return float(stats.t.ppf(0.975, runs - 1)) * sample.spread / math.sqrt(runs)
+
+
+def corruption_plot(evidence: Evidence, path: Path) -> None:
+    """Heat maps of the corruption error, the sum of errors over severities relative to the baseline row's."""
+    tables = {panel.label: corruption_errors(evidence, panel.name) for panel in evidence.scale.panels}
+    tables = {label: table for label, table in tables.items() if table}
+    if not tables:
+        return
+    height = sum(0.27 * len(table) + 1.25 for table in tables.values())
+    with _figure(path, height) as figure:
+        axes = figure.subplots(len(tables), 1, squeeze=False, height_ratios=[len(t) + 2 for t in tables.values()])
+        for axis, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
+            _heat_map(axis, table)
+            axis.set_title(label, loc="left")
+
+
+def corruption_errors(evidence: Evidence, panel: str) -> dict[str, dict[str, float]]:
+    """Row title -> corruption type (and clean) -> error relative to the baseline row, ratio of means over seeds.
+
+    DAMP paper, equation 18: the sum over the five severities divided by the baseline's. Empty without a baseline.
+    """
+    if evidence.table.baseline is None:
+        return {}
+    baseline = evidence.table.row(evidence.table.baseline)
+    lines = evidence.lines[panel]
+    card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
+    metrics = {"clean": "clean.error"}
+    metrics |= {name: f"type.{name}.error" for name in (corruption_types(card) if card else ())}
+    divisors = {name: evidence.sample(panel, baseline, metric).mean for name, metric in metrics.items()}
+    table = {}
+    for line in lines:
+        means = {name: evidence.sample(panel, line.row, metric).mean for name, metric in metrics.items()}
+        ratios = {n: mean / by for n, mean in means.items() if mean is not None and (by := divisors[n])}
+        if ratios:
+            table[line.row.title] = ratios
+    return table
+
+
+def _heat_map(axis: Axes, table: dict[str, dict[str, float]]) -> None:
+    names = list(next(iter(table.values())))
+    values = np.array([[row.get(name, math.nan) for name in names] for row in table.values()])
+    reach = max(float(np.nanmax(np.abs(values - 1))), 0.05)
+    axis.imshow(values, cmap="PuOr_r", vmin=1 - reach, vmax=1 + reach, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            # the colour map is pale in the middle and dark at its ends
+            colour = "#ffffff" if abs(value - 1) > 0.6 * reach else "#202020"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(len(names)), [n.replace("_", " ") for n in names], rotation=30, ha="right")
+    axis.set_yticks(range(len(table)), list(table))
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
+def _styles(table: Table) -> dict[str, dict[str, Any]]:
+    """Row name -> style: a colour and a marker for each label; dashed and hollow where a label comes again."""
+    labels = list(dict.fromkeys(row.label for row in table.rows))
+    styles, seen = {}, set[str]()
+    for row in table.rows:
+        kind = labels.index(row.label)
+        style: dict[str, Any] = {
+            "color": COLOURS[kind % len(COLOURS)],
+            "marker": MARKERS[kind % len(MARKERS)],
+            "markersize": 4.5,
+        }
+        if row.label in seen:
+            style |= {"linestyle": "--", "markerfacecolor": "none"}
+        seen.add(row.label)
+        styles[row.name] = style
+    return styles
+
+
+def _panel_title(label: str, lines: tuple[Line, ...]) -> str:
+    """The model, and which rows lack runs, so that a line over fewer seeds is not taken for a whole one."""
+
+    def lacking(row: Row, count: int, total: int, word: str) -> str:
+        return f"{row.title} {count} of {total} {word}"
+
+    notes = []
+    for line in lines:
+        cards, total = [card for card in line.cards.values() if card], len(line.cards)
+        diverged = sum(card["status"] == "diverged" for card in cards)
+        if diverged:
+            notes.append(lacking(line.row, diverged, total, "diverged"))
+        if len(cards) < total:
+            notes.append(lacking(line.row, total - len(cards), total, "not run"))
+    return f"{label} ({', '.join(notes)})" if notes else label
+
+
+@contextmanager
+def _figure(path: Path, height: float) -> Iterator[Figure]:
+    """A figure in the report's style, written to ``path`` at the end, without a date or a version in the file."""
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        yield figure
+        figure.savefig(path, metadata={"Software": None})

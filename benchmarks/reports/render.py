@@ -1,0 +1,98 @@
+"""A table's report: Markdown, plots and the cards they were made from, so that it can be made again from those."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from benchmarks.errors import UserError
+from benchmarks.reports import sections
+from benchmarks.reports.evidence import Cards, Evidence, gather
+from benchmarks.reports.plots import corruption_plot, severity_plot
+from benchmarks.reports.text import summary
+from benchmarks.reports.verdicts import ALPHA, POWER
+from benchmarks.results.card import Card
+from benchmarks.tables.published import Published
+from benchmarks.tables.table import FULL, Table
+
+PLOTS = {
+    "severity.png": ("Error against severity", severity_plot),
+    "corruptions.png": ("Corruption error relative to the baseline row", corruption_plot),
+}
+
+
+def write_report(
+    table: Table,
+    scale: str,
+    seeds: Sequence[int],
+    cards: Cards,
+    published: Published | None,
+    folder: Path,
+    command: str,
+) -> Path:
+    """Write ``folder``/<table with - for />.md, and beside it a folder with its plots and cards; return the path.
+
+    ``cards`` maps (panel, row, seed) to the card, or None where the cell was not run. ``command`` is what makes the
+    report again. The same arguments give the same bytes.
+    """
+    evidence = gather(table, scale, seeds, cards, published)
+    if not evidence.cards:
+        raise UserError(f"no card of {table.name} at {scale} scale; run: {command}")
+    slug = table.name.replace("/", "-")
+    beside = folder / slug
+    (beside / "cards").mkdir(parents=True, exist_ok=True)
+    for card in evidence.cards:
+        (beside / "cards" / f"{card['id']}.json").write_text(card_text(card), encoding="utf-8")
+    for name, (_, draw) in PLOTS.items():
+        draw(evidence, beside / name)
+    path = folder / f"{slug}.md"
+    path.write_text(markdown(evidence, slug, command), encoding="utf-8")
+    return path
+
+
+def card_text(card: Card) -> str:
+    """A card as it lies beside the report: sorted keys, one line for each entry that holds no others."""
+    return json.dumps(card, sort_keys=True, indent=1) + "\n"
+
+
+def markdown(evidence: Evidence, slug: str, command: str) -> str:
+    """The report's text. ``slug``: the folder beside it that holds plots and cards."""
+    environment = Environment(
+        loader=PackageLoader("benchmarks.reports"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown, from our own cards and configs
+    )
+    digest = hashlib.sha256("".join(card_text(card) for card in evidence.cards).encode()).hexdigest()
+    panels = evidence.scale.panels
+    return environment.get_template("table.md.j2").render(
+        table=evidence.table,
+        scale=evidence.scale,
+        full=evidence.scale.name == FULL,
+        published=evidence.published,
+        seeds=evidence.seeds,
+        summary=summary(evidence),
+        runs=sections.run_counts(evidence),
+        claims=sections.claims(evidence),
+        claim_details=sections.claim_details(evidence),
+        numbers=[(panel, sections.numbers(evidence, panel, slug)) for panel in panels],
+        types=[(panel, sections.by_type(evidence, panel)) for panel in panels],
+        measures=[(panel, sections.further_measures(evidence, panel)) for panel in panels],
+        costs=[(panel, sections.costs(evidence, panel)) for panel in panels],
+        printed=sections.printed(evidence),
+        unmeasured=sections.unmeasured(evidence),
+        margins=[column for column in evidence.table.columns if column.margin is not None],
+        provenance=sections.provenance(evidence),
+        plots={name: f"{slug}/{name}" for name in PLOTS},
+        baseline=evidence.table.row(evidence.table.baseline) if evidence.table.baseline else None,
+        digest=digest,
+        command=command,
+        alpha=ALPHA,
+        power=POWER,
+    )

@@ -1,0 +1,256 @@
+"""The tables of a report, as headings and rows of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from statistics import fmean
+
+from benchmarks.reports.evidence import Evidence, Line, Sample
+from benchmarks.reports.measures import KEYS, corruption_types
+from benchmarks.reports.text import (
+    claim_evidence,
+    cost_text,
+    difference_text,
+    finding_text,
+    flat,
+    p_value,
+    plain,
+    published_text,
+    row_verdict,
+    spread_text,
+)
+from benchmarks.reports.verdicts import Verdict
+from benchmarks.tables.table import Ordering, Panel
+
+OWN = " †"  # marks a row of our own
+MEBI = 2.0**20
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as text. The first column is a heading of its row."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def claims(evidence: Evidence) -> Grid:
+    """One row for each claim, one column for each panel: verdict, estimate, p."""
+    panels = evidence.scale.panels
+    found = {(f.claim.name, f.panel.name): f for f in evidence.claims}
+    rows = []
+    for claim in evidence.table.claims:
+        cells = []
+        for panel in panels:
+            this = found[claim.name, panel.name]
+            parts = [_strong(this.finding.verdict, finding_text(this.finding)), claim_evidence(this)]
+            if this.finding.corrected_p is not None:
+                parts[1] += f", {p_value(this.finding.corrected_p)}"
+            cells.append("<br>".join(part for part in parts if part != "–"))
+        rows.append([f"{claim.text}<br><sub>{claim.source}</sub>", *cells])
+    return Grid(["Claim", *(panel.label for panel in panels)], rows)
+
+
+def claim_details(evidence: Evidence) -> Grid:
+    """One row for each claim and panel, with all of its numbers."""
+    rows = []
+    for this in evidence.claims:
+        left, right = (evidence.table.row(name) for name in this.claim.rows)
+        finding = this.finding
+        ps = [p_value(p) for p in (finding.p, finding.corrected_p) if p is not None]
+        rows.append(
+            [
+                f"`{this.claim.name}`",
+                this.panel.label,
+                f"{left.title}: {_claim_side(this.left, this.claim.metric)}",
+                f"{right.title}: {_claim_side(this.right, this.claim.metric)}",
+                claim_evidence(this),
+                " → ".join(ps) or "–",
+                str(finding.verdict),
+                finding.reason or "–",
+            ]
+        )
+    ordering = "lower or numerator"
+    headings = ["Claim", "Model", ordering, "higher or denominator", "Estimate (90 % interval)"]
+    return Grid([*headings, "p → Holm", "Verdict", "Note"], rows)
+
+
+def _claim_side(sample: Sample, metric: str) -> str:
+    return cost_text(sample) if metric.startswith("cost.") else spread_text(sample)
+
+
+def numbers(evidence: Evidence, panel: Panel, slug: str) -> Grid:
+    """Published, measured and difference of every column, the verdict, and links to the cards by seed."""
+    headings = ["", "Epochs"]
+    for column in evidence.table.columns:
+        headings += [f"{column.label} ({column.unit})<br>published", "measured", "difference"]
+    rows = []
+    for line in evidence.lines[panel.name]:
+        cells = [title(line), _epochs(line)]
+        for number in line.numbers:
+            measured = spread_text(number.sample, number.column.digits)
+            cells += [published_text(number, number.column), measured, difference_text(number)]
+        rows.append([*cells, row_verdict(line.numbers), _card_links(line, slug)])
+    return Grid([*headings, "Verdict", "Seeds"], rows)
+
+
+def title(line: Line) -> str:
+    """The row's label, marked if it is not in the paper."""
+    return line.row.label + ("" if line.row.published else OWN)
+
+
+def _epochs(line: Line) -> str:
+    """The row's epochs as the table names them, and how many they were."""
+    counts = {len(card["curve"]) for card in line.cards.values() if card and card["status"] == "finished"}
+    measured = " or ".join(map(str, sorted(counts)))
+    return " = ".join(part for part in (line.row.epochs, measured) if part)
+
+
+def _card_links(line: Line, slug: str) -> str:
+    links = []
+    for seed, card in line.cards.items():
+        if card is None:
+            links.append(f"{seed} NOT RUN")
+        else:
+            links.append(f"[{seed}]({slug}/cards/{card['id']}.json)")
+            links[-1] += " diverged" if card["status"] == "diverged" else ""
+    return ", ".join(links)
+
+
+def by_type(evidence: Evidence, panel: Panel) -> Grid:
+    """Error of every row on every corruption type, mean over severities and seeds."""
+    lines = evidence.lines[panel.name]
+    card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
+    types = corruption_types(card) if card else []
+    rows = []
+    for line in lines:
+        samples = [evidence.sample(panel.name, line.row, f"type.{name}.error") for name in types]
+        rows.append([_titled(line), *(spread_text(sample, 1) for sample in samples)])
+    return Grid(["Error (%)", *(name.replace("_", " ") for name in types)], rows)
+
+
+def further_measures(evidence: Evidence, panel: Panel) -> Grid:
+    """Top-3 error, negative log-likelihood and calibration error, on clean and corrupted inputs."""
+    labels = {"top3_error": "top-3 error (%)", "nll": "NLL (nats)", "ece": "ECE (fraction)"}
+    metrics = {f"{where}.{key}": key for where in ("clean", "corrupted") for key in KEYS if key in labels}
+    rows = []
+    for line in evidence.lines[panel.name]:
+        samples = [(evidence.sample(panel.name, line.row, metric), key) for metric, key in metrics.items()]
+        rows.append([_titled(line), *(spread_text(sample, 3 if key == "ece" else 2) for sample, key in samples)])
+    headings = [f"{metric.split('.')[0]}<br>{labels[key]}" for metric, key in metrics.items()]
+    return Grid(["", *headings], rows)
+
+
+def costs(evidence: Evidence, panel: Panel) -> Grid:
+    """What training cost, in seconds and relative to the baseline row, and the size of the model."""
+    baseline = evidence.table.baseline
+    base = None if baseline is None else _cost(evidence, panel, evidence.table.row(baseline).name)
+    rows = []
+    for line in evidence.lines[panel.name]:
+        seconds = _cost(evidence, panel, line.row.name)
+        memory = evidence.sample(panel.name, line.row, "cost.peak_memory_bytes")
+        peak = plain(max(memory.values.values()) / MEBI, 0) if memory.values else "–"
+        total = cost_text(evidence.sample(panel.name, line.row, "cost.training_seconds"), 1)
+        evaluation = cost_text(evidence.sample(panel.name, line.row, "cost.evaluation_seconds"), 1)
+        row = [_titled(line), cost_text(seconds, 3), total, evaluation, peak, *_sizes(line)]
+        if base is not None:
+            row.insert(2, _relative(seconds, base))
+        rows.append(row)
+    headings = ["", "s / epoch", "training (s)", "evaluation (s)", "peak memory (MiB)"]
+    if base is not None:
+        headings.insert(2, "relative")
+    return Grid([*headings, "parameters", "MACs", "FLOPs", "operators not counted"], rows)
+
+
+def _cost(evidence: Evidence, panel: Panel, row: str) -> Sample:
+    return evidence.sample(panel.name, evidence.table.row(row), "cost.seconds_per_epoch")
+
+
+def _relative(seconds: Sample, base: Sample) -> str:
+    ratios = [value / base.values[seed] for seed, value in seconds.values.items() if base.values.get(seed)]
+    return f"{plain(fmean(ratios))} ×" if ratios else "–"
+
+
+def _sizes(line: Line) -> list[str]:
+    """Parameters, MACs, FLOPs and uncounted operators; more than one value where the seeds disagree."""
+    cost = [card["cost"] for card in line.cards.values() if card is not None]
+
+    def distinct(texts: list[str]) -> str:
+        return " or ".join(dict.fromkeys(texts)) or "–"
+
+    counts = [
+        distinct([f"{c[key]:,}" for c in cost if c.get(key) is not None]) for key in ("parameters", "macs", "flops")
+    ]
+    operators = [flat(c["uncounted_operators"]) or "none" for c in cost if c.get("uncounted_operators") is not None]
+    return [*counts, distinct(operators)]
+
+
+def printed(evidence: Evidence) -> Grid | None:
+    """The published table, whole."""
+    published = evidence.published
+    if published is None:
+        return None
+    rows = []
+    for row in published.rows.values():
+        cells = []
+        for key, column in published.columns.items():
+            value = row.values[key]
+            cells.append("–" if value.value is None else column.show(value.value))
+        rows.append([row.label, str(row.epochs or ""), *cells])
+    headings = [
+        column.label + (f" ({column.unit})" if column.unit != "%" else "") for column in published.columns.values()
+    ]
+    return Grid(["Error (%)", "Epochs", *headings], rows)
+
+
+def unmeasured(evidence: Evidence) -> list[str]:
+    """The published columns that the table does not measure."""
+    if evidence.published is None:
+        return []
+    measured = {column.published or column.name for column in evidence.table.columns}
+    return [column.label for key, column in evidence.published.columns.items() if key not in measured]
+
+
+def run_counts(evidence: Evidence) -> str:
+    """How many runs there are, and how many of them diverged or are missing."""
+    statuses = Counter(card["status"] for card in evidence.cards)
+    parts = [f"{statuses['finished']} runs finished"]
+    if statuses["diverged"]:
+        parts.append(f"{statuses['diverged']} diverged")
+    if missing := evidence.missing:
+        parts.append(f"{missing} {Verdict.NOT_RUN}")
+    return ", ".join(parts)
+
+
+def provenance(evidence: Evidence) -> Grid:
+    """What the cards say of where they come from; one row for each distinct value."""
+    sources = [card["provenance"] for card in evidence.cards]
+    rows = []
+    for key in ("commit", "hardware", "device", "versions", "command"):
+        texts = Counter(_origin(source, key) for source in sources)
+        for text, count in texts.items():
+            rows.append([key, f"{text}{f' ({count} of {len(sources)} cards)' if len(texts) > 1 else ''}"])
+    started, finished = (sorted(s[key] for s in sources if s.get(key)) for key in ("started", "finished"))
+    if started and finished:
+        rows.append(["trained", f"from {started[0]} to {finished[-1]}"])
+    return Grid(["", ""], rows)
+
+
+def _origin(source: dict[str, object], key: str) -> str:
+    text = flat(source.get(key, "not recorded"))
+    return f"{text}, with uncommitted changes" if key == "commit" and source.get("dirty") else text
+
+
+def _titled(line: Line) -> str:
+    return line.row.title + ("" if line.row.published else OWN)
+
+
+def _strong(verdict: Verdict, text: str) -> str:
+    return f"**{text}**" if verdict in (Verdict.REPRODUCED, Verdict.DIFFERENT) else text
+
+
+def is_ordering(evidence: Evidence) -> bool:
+    """Whether the table has any ordering, whose correction the report must explain."""
+    return any(isinstance(claim, Ordering) for claim in evidence.table.claims)

@@ -1,0 +1,123 @@
+"""How numbers and verdicts are written, the same in a report and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.reports.evidence import ClaimFinding, Evidence, Number, Sample
+from benchmarks.reports.verdicts import Finding, Verdict
+from benchmarks.tables.table import Column, Ordering, Ratio
+
+MINUS = "\N{MINUS SIGN}"
+KINDS: dict[str, type[Ordering] | type[Ratio] | None] = {
+    "orderings": Ordering,
+    "ratios": Ratio,
+    "published numbers": None,
+}
+
+
+def plain(number: float, digits: int = 2) -> str:
+    """``number`` with ``digits`` decimals and a true minus sign."""
+    return f"{number:.{digits}f}".replace("-", MINUS)
+
+
+def signed(number: float, digits: int = 2) -> str:
+    """``number`` with its sign, also when it is positive."""
+    return f"{number:+.{digits}f}".replace("-", MINUS)
+
+
+def p_value(p: float) -> str:
+    """``p`` to three decimals."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def spread_text(sample: Sample, digits: int = 2, scale: float = 1.0) -> str:
+    """Mean ± standard deviation, or why there is none. Diverged runs are never averaged over."""
+    if sample.diverged:
+        return f"diverged {len(sample.diverged)} of {sample.runs}"
+    if sample.mean is None:
+        return "NOT RUN" if not sample.runs else "not measured"
+    text = plain(sample.mean / scale, digits)
+    return text if sample.spread is None else f"{text} ± {plain(sample.spread / scale, digits)}"
+
+
+def cost_text(sample: Sample, digits: int = 2, scale: float = 1.0) -> str:
+    """As :func:`spread_text`, but of a cost, which a diverged run has too."""
+    return spread_text(Sample(sample.values, (), sample.missing), digits, scale)
+
+
+def published_text(number: Number, column: Column) -> str:
+    """The printed value with its printed spread."""
+    if number.published is None or number.published.value is None:
+        return "–"
+    text = plain(number.published.value, column.digits)
+    if number.published.spread is None:
+        return text
+    return f"{text} ± {'<' if number.published.bound else ''}{plain(number.published.spread, column.digits)}"
+
+
+def difference_text(number: Number) -> str:
+    """Measured minus published, with the 90 % interval where one was computed."""
+    finding, digits = number.finding, number.column.digits
+    if finding.estimate is None:
+        return "–"
+    text = signed(finding.estimate, digits)
+    if finding.low is None or finding.high is None:
+        return text
+    return f"{text} ({signed(finding.low, digits)} to {signed(finding.high, digits)})"
+
+
+def row_verdict(numbers: tuple[Number, ...]) -> str:
+    """One verdict for a row whose columns agree, else one for each column."""
+    texts = {number.column.label: finding_text(number.finding) for number in numbers}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "<br>".join(f"{label}: {text}" for label, text in texts.items())
+
+
+def finding_text(finding: Finding) -> str:
+    """The verdict, and in brackets what would decide it."""
+    text = str(finding.verdict)
+    if finding.more_seeds is not None:
+        text += f" (about {finding.more_seeds} more seed{'s' * (finding.more_seeds > 1)})"
+    elif finding.verdict is Verdict.INCONCLUSIVE and finding.reason:
+        text += f" ({finding.reason})"
+    return text
+
+
+def claim_evidence(found: ClaimFinding) -> str:
+    """The estimate of a claim with its interval."""
+    finding = found.finding
+    if finding.estimate is None:
+        return "–"
+    show = plain if isinstance(found.claim, Ratio) else signed
+    unit = " ×" if isinstance(found.claim, Ratio) else ""
+    text = show(finding.estimate) + unit
+    if finding.low is None or finding.high is None:
+        return text
+    return f"{text} ({show(finding.low)} to {show(finding.high)})"
+
+
+def count_text(counts: Mapping[Verdict, int]) -> str:
+    """The verdicts and how often each was given, in the order of :class:`Verdict`."""
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts.get(verdict))
+
+
+def summary(evidence: Evidence) -> list[tuple[str, str]]:
+    """For each kind of statement that the table makes, its name and the verdict counts."""
+    lines = []
+    for name, kind in KINDS.items():
+        counts = evidence.counts(kind)
+        if total := sum(counts.values()):
+            lines.append((f"{total} {name if total > 1 else name.removesuffix('s')}", count_text(counts)))
+    return lines
+
+
+def flat(value: Any) -> str:
+    """A provenance entry in one line: mappings as ``key value`` pairs."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {flat(item)}" for key, item in sorted(value.items()))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(flat, value))
+    return str(value)

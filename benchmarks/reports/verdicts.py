@@ -1,0 +1,199 @@
+"""Verdicts: what the evidence says of a claim, at error rates that are stated and tested by simulation.
+
+Numbers and ratios.  Two one-sided t tests at level ``ALPHA`` against expected ± margin (equivalence, TOST):
+    REPRODUCED    both reject: the 90 % interval lies inside the margin
+    DIFFERENT     the 90 % interval lies wholly outside the margin
+    INCONCLUSIVE  it crosses a margin
+Whatever the truth, the chance to call a number REPRODUCED that is not, or DIFFERENT that is not, is at most ``ALPHA``.
+The standard error has up to three parts, combined by Welch and Satterthwaite:
+    our spread² / our runs
+    the paper's spread² / its runs; where it prints no spread, ours stands for it
+    error (100 - error) / test images, in %²: the test set is finite, and its images are a sample
+
+Orderings.  A one-sided t test paired by seed, in both directions, each corrected over the table (Holm):
+    REPRODUCED    the ordering is significant
+    DIFFERENT     its opposite is
+    INCONCLUSIVE  neither
+
+A run that diverged counts as the worst value of its metric. One seed has no spread, so it decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from statistics import fmean, stdev
+
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+ALPHA = 0.05
+POWER = 0.8
+MOST_SEEDS = 1000
+
+
+class Verdict(StrEnum):
+    """What the evidence says of a claim."""
+
+    REPRODUCED = "REPRODUCED"
+    DIFFERENT = "DIFFERENT"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    NO_REFERENCE = "NO REFERENCE"
+    PROTOCOL_MISMATCH = "PROTOCOL MISMATCH"
+    NOT_RUN = "NOT RUN"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict with its evidence. ``low`` to ``high``: 90 % interval of ``estimate``."""
+
+    verdict: Verdict
+    reason: str = ""
+    estimate: float | None = None  # difference of two means, or mean ratio
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None  # of the verdict's own test; of an ordering: that it holds
+    corrected_p: float | None = None  # after Holm's correction over the table
+    more_seeds: int | None = None  # about so many more would decide (power ``POWER``), if things stay as they are
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over runs with what is known of its error."""
+
+    value: float
+    spread: float  # standard deviation between our runs
+    runs: int
+    borrowing: float = math.inf  # runs of the paper for which our spread stands: adds spread² / borrowing
+    fixed: tuple[tuple[float, float], ...] = ()  # (variance, degrees of freedom) that more runs do not shrink
+
+    def error(self, runs: int | None = None) -> tuple[float, float]:
+        """Standard error and Welch-Satterthwaite degrees of freedom, as if there were ``runs`` runs."""
+        runs = self.runs if runs is None else runs
+        ours = (self.spread**2 * (1 / runs + 1 / self.borrowing), runs - 1.0)
+        terms = [term for term in (ours, *self.fixed) if term[0] > 0]
+        variance = math.fsum(term[0] for term in terms)
+        squares = math.fsum(term[0] ** 2 / term[1] for term in terms)
+        return math.sqrt(variance), variance**2 / squares if squares > 0 else math.inf
+
+
+def difference_from_published(
+    values: Sequence[float], published: float, spread: float | None, runs: int | None, images: int | None
+) -> Estimate:
+    """Our mean minus the published one. ``images``: of the test set where the values are errors in %, else None."""
+    fixed = []
+    borrowing = math.inf
+    paper_runs = runs or 1
+    if spread is not None and paper_runs > 1:
+        fixed.append((spread**2 / paper_runs, paper_runs - 1.0))
+    else:
+        borrowing = paper_runs
+    if images is not None:
+        fixed.append((published * (100 - published) / images, math.inf))
+    return Estimate(fmean(values) - published, stdev(values), len(values), borrowing, tuple(fixed))
+
+
+def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
+    """The mean over seeds of numerator / denominator."""
+    ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
+    return Estimate(fmean(ratios), stdev(ratios), len(ratios))
+
+
+def equivalence(estimate: Estimate, expected: float, margin: float) -> Finding:
+    """The verdict on: ``estimate`` is ``expected``, give or take ``margin``. Rules in the module's docstring."""
+    error, freedom = estimate.error()
+    if error == 0:
+        reason = "the runs do not differ to the last digit, which no test can judge"
+        return Finding(Verdict.INCONCLUSIVE, reason, estimate.value)
+    half = float(stats.t.ppf(1 - ALPHA, freedom)) * error
+    off = estimate.value - expected
+    tail = float(stats.t.sf((margin - abs(off)) / error, freedom))  # the larger p of the two one-sided tests
+    found = Finding(
+        Verdict.INCONCLUSIVE, "", estimate.value, estimate.value - half, estimate.value + half, min(tail, 1 - tail)
+    )
+    if abs(off) + half <= margin:
+        return replace(found, verdict=Verdict.REPRODUCED)
+    if abs(off) - half >= margin:
+        return replace(found, verdict=Verdict.DIFFERENT)
+
+    def power(runs: int) -> float:
+        error, freedom = estimate.error(runs)
+        if abs(off) > margin:
+            return _power((abs(off) - margin) / error, freedom, ALPHA)
+        both = (_power((margin - side) / error, freedom, ALPHA) for side in (off, -off))
+        return max(0.0, math.fsum(both) - 1)
+
+    return _with_seeds_needed(found, estimate.runs, power)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences lower - higher by seed, tested in both directions."""
+
+    mean: float
+    spread: float
+    runs: int
+    low: float
+    high: float
+    p: float  # one-sided, for lower < higher
+    opposite_p: float
+
+
+def paired(lower: Sequence[float], higher: Sequence[float]) -> Paired:
+    """The one-sided t tests paired by seed. The differences must not be all alike."""
+    differences = [below - above for below, above in zip(lower, higher, strict=True)]
+    test = stats.ttest_rel(lower, higher, alternative="less")
+    opposite = stats.ttest_rel(lower, higher, alternative="greater")
+    interval = stats.ttest_rel(lower, higher).confidence_interval(1 - 2 * ALPHA)
+    return Paired(
+        fmean(differences),
+        stdev(differences),
+        len(differences),
+        float(interval.low),
+        float(interval.high),
+        float(test.pvalue),
+        float(opposite.pvalue),
+    )
+
+
+def orderings(tests: Sequence[Paired]) -> list[Finding]:
+    """The verdicts on all orderings of a table, Holm-corrected within each direction."""
+    if not tests:
+        return []
+    holds = multipletests([test.p for test in tests], ALPHA, method="holm")[1]
+    opposite = multipletests([test.opposite_p for test in tests], ALPHA, method="holm")[1]
+    return [
+        _ordering(test, float(p), float(opposite_p), ALPHA / len(tests))
+        for test, p, opposite_p in zip(tests, holds, opposite, strict=True)
+    ]
+
+
+def _ordering(test: Paired, p: float, opposite_p: float, level: float) -> Finding:
+    found = Finding(Verdict.INCONCLUSIVE, "", test.mean, test.low, test.high, test.p, p)
+    if p <= ALPHA:
+        return replace(found, verdict=Verdict.REPRODUCED)
+    if opposite_p <= ALPHA:
+        return replace(found, verdict=Verdict.DIFFERENT)
+    effect = abs(test.mean) / test.spread
+    return _with_seeds_needed(found, test.runs, lambda runs: _power(effect * math.sqrt(runs), runs - 1, level))
+
+
+def _power(shift: float, freedom: float, level: float) -> float:
+    """Power of a one-sided t test whose statistic is expected at ``shift`` standard errors."""
+    # nobs = 1 makes the effect size the shift itself. Beyond some size the non-central t cannot be computed.
+    freedom = min(freedom, 1e6)
+    return 1.0 if shift > 30 else float(TTestPower().power(shift, 1, level, df=freedom, alternative="larger"))
+
+
+def _with_seeds_needed(found: Finding, runs: int, power: Callable[[int], float]) -> Finding:
+    """``found`` with the least number of further runs at which ``power(runs)`` reaches ``POWER``."""
+    if power(MOST_SEEDS) < POWER:
+        return replace(found, reason=f"{MOST_SEEDS} seeds would not decide")
+    low, high = 1, MOST_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return replace(found, more_seeds=max(high - runs, 1))

@@ -1,0 +1,255 @@
+"""A table: which cells fill it, how they are laid out, and which claims it makes.
+
+The file under ``configs/table/`` is the only place where a table is described; nothing here knows of any one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import UserError, unknown_name
+from benchmarks.reports.measures import check_metric
+from benchmarks.tables.published import Published
+from benchmarks.tables.typed import build, by_name, read_yaml
+
+FULL = "full"  # the papers' own schedule and data: the one scale whose numbers can reproduce a published one
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured column. ``margin``: how far from the published number still counts as the same, in ``unit``."""
+
+    name: str
+    label: str
+    metric: str  # a path, see benchmarks.reports.measures
+    unit: str = "%"
+    digits: int = 2
+    published: str | None = None  # the published column, where it is not called ``name``
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. ``published``: its key in the published file; a row of our own has none."""
+
+    name: str
+    label: str
+    epochs: str = ""
+    mode: str = "plain"
+    published: str | None = None
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The label with the epochs where they are stated."""
+        return f"{self.label} {self.epochs}".strip()
+
+    @property
+    def method(self) -> str | None:
+        """The method that the overrides name."""
+        return next((text.partition("=")[2] for text in self.overrides if text.startswith("method=")), None)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The table once for this model. ``methods``: the papers' hyper-parameters of each method on it."""
+
+    name: str
+    label: str
+    overrides: tuple[str, ...] = ()
+    methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run. ``seeds``: how many, from 0, unless somebody asks for others."""
+
+    name: str
+    seeds: int
+    panels: tuple[Panel, ...]
+    overrides: tuple[str, ...] = ()
+    needs_gpu: bool = False
+    about: str = ""  # data, models, schedule and cost in one sentence, for the head of the report
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """A published statement that one row lies below another."""
+
+    name: str
+    text: str
+    source: str
+    metric: str
+    lower: str
+    higher: str
+
+    @property
+    def rows(self) -> tuple[str, str]:
+        """The two rows it compares."""
+        return self.lower, self.higher
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A published statement that numerator / denominator is ``expected``, give or take ``margin``."""
+
+    name: str
+    text: str
+    source: str
+    metric: str
+    numerator: str
+    denominator: str
+    expected: float
+    margin: float
+
+    @property
+    def rows(self) -> tuple[str, str]:
+        """The two rows it compares."""
+        return self.numerator, self.denominator
+
+
+Claim = Ordering | Ratio
+CLAIMS: dict[str, type[Ordering] | type[Ratio]] = {"ordering": Ordering, "ratio": Ratio}
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """One training run of a table, as Hydra overrides, and the rows it fills."""
+
+    rows: tuple[str, ...]
+    panel: str
+    seed: int
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the benchmark."""
+
+    name: str  # as registered, e.g. damp/table2
+    title: str
+    description: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    scales: dict[str, Scale]
+    claims: tuple[Claim, ...] = ()
+    published: str | None = None  # the published file, e.g. damp/table2
+    baseline: str | None = None  # the row that costs and corruption errors are divided by
+    notes: tuple[str, ...] = ()  # how this differs from the authors' protocol, and what the reader must know
+
+    def row(self, name: str) -> Row:
+        """The row called ``name``."""
+        return _find(self.rows, "row", name)
+
+    def scale(self, name: str) -> Scale:
+        """The scale called ``name``."""
+        if name not in self.scales:
+            raise unknown_name(f"scale of {self.name}", name, self.scales)
+        return self.scales[name]
+
+    def cells(self, scale: str, seeds: Iterable[int]) -> list[TableCell]:
+        """The distinct cells of ``scale``, seed by seed, so that an interrupted table has whole seeds.
+
+        The overrides are, in this order, those of the scale, the panel, the row, and the panel's for the row's method,
+        then ``seed=N`` and ``scale=NAME``. Rows with the same overrides share a cell.
+        """
+        chosen = self.scale(scale)
+        cells = []
+        for seed in seeds:
+            for panel in chosen.panels:
+                shared: dict[tuple[str, ...], list[str]] = {}
+                for row in self.rows:
+                    method = panel.methods.get(row.method or "", ())
+                    shared.setdefault((*row.overrides, *method), []).append(row.name)
+                for overrides, rows in shared.items():
+                    parts = (*chosen.overrides, *panel.overrides, *overrides, f"seed={seed}", f"scale={scale}")
+                    cells.append(TableCell(tuple(rows), panel.name, seed, parts))
+        return cells
+
+    def check_published(self, published: Published) -> None:
+        """Raise a :class:`UserError` if a row or column points to nothing in ``published``."""
+        for row in self.rows:
+            for column in self.columns:
+                if row.published is not None:
+                    published.value(row.published, column.published or column.name)
+
+
+def load_table(source: Path | str | Mapping[str, Any], name: str = "") -> Table:
+    """Read and check a table from a YAML file or a mapping.
+
+    ``name`` is the registered name; that of a file is its path below the folder ``table``, without the suffix.
+    """
+    if isinstance(source, Mapping):
+        raw, where = dict(source), name or "table"
+    else:
+        path = Path(source)
+        raw, where = read_yaml(path), name or _registered_name(path)
+    for key, cls in (("columns", Column), ("rows", Row)):
+        raw[key] = _named(cls, raw.get(key), f"{where}: {key}")
+    raw["claims"] = tuple(_claim(claim, f"{where}: claims[{i}]") for i, claim in enumerate(raw.get("claims") or ()))
+    scales = raw.get("scales")
+    if not isinstance(scales, Mapping) or not scales:
+        raise UserError(f"{where} needs at least one scale under 'scales'")
+    raw["scales"] = {key: _scale(key, value, f"{where}: scale {key}") for key, value in scales.items()}
+    table = build(Table, {**raw, "name": where}, where)
+    _check(table)
+    return table
+
+
+def _registered_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    if "table" in parts:
+        parts = parts[len(parts) - parts[::-1].index("table") :]
+    return "/".join(parts[-2:])
+
+
+def _named(cls: type, raw: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
+        raise UserError(f"{where} must be a list with at least one entry")
+    items = tuple(build(cls, item, f"{where}[{index}]") for index, item in enumerate(raw))
+    by_name(items, where)
+    return items
+
+
+def _scale(name: str, raw: Any, where: str) -> Scale:
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where} must hold keys and values, not {raw!r}")
+    panels = _named(Panel, raw.get("panels"), f"{where}: panels")
+    scale = build(Scale, {**raw, "name": name, "panels": panels}, where)
+    if scale.seeds < 1:
+        raise UserError(f"{where}: seeds must be at least 1, not {scale.seeds}")
+    return scale
+
+
+def _claim(raw: Any, where: str) -> Claim:
+    if not isinstance(raw, Mapping) or "kind" not in raw:
+        raise UserError(f"{where} needs a kind: {' or '.join(CLAIMS)}")
+    if raw["kind"] not in CLAIMS:
+        raise unknown_name(f"kind in {where}:", str(raw["kind"]), CLAIMS)
+    return build(CLAIMS[raw["kind"]], {key: value for key, value in raw.items() if key != "kind"}, where)
+
+
+def _find(rows: tuple[Row, ...], kind: str, name: str) -> Row:
+    for row in rows:
+        if row.name == name:
+            return row
+    raise unknown_name(kind, name, [row.name for row in rows])
+
+
+def _check(table: Table) -> None:
+    """What the types cannot say: names that point somewhere, metrics that exist, margins that can hold."""
+    by_name(table.claims, f"{table.name}: claims")
+    for item in (*table.columns, *table.claims):
+        check_metric(item.metric, f"{table.name}: {item.name}")
+    for claim in table.claims:
+        for name in claim.rows:
+            _find(table.rows, f"row in {table.name}, claim {claim.name}:", name)
+    if table.baseline is not None:
+        _find(table.rows, f"row in {table.name}, baseline:", table.baseline)
+    margins = [(item.name, item.margin) for item in (*table.columns, *table.claims) if not isinstance(item, Ordering)]
+    for name, margin in margins:
+        if margin is not None and margin <= 0:
+            raise UserError(f"{table.name}: the margin of {name} must be above 0, not {margin:g}")
