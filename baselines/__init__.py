@@ -2,6 +2,7 @@
 
 from baselines.corrupted_sgd import CorruptedSGD
 from baselines.dropout import Dropout
+from baselines.sam import ASAM, SAM
 from baselines.sgd import SGD
 
-__all__ = ["SGD", "CorruptedSGD", "Dropout"]
+__all__ = ["ASAM", "SAM", "SGD", "CorruptedSGD", "Dropout"]
