@@ -75,7 +75,7 @@ def projection(in_channels: int, out_channels: int, stride: int, padding: str) -
 
 
 class ResNet(nn.Module):
-    """Stem, stages of residual blocks (each but the first doubles the width and halves the size), mean, linear.
+    """Stem, stages of residual blocks (all but the first double the width and halve the size), mean, linear.
 
     Modules have torchvision's names. Maps [N, in_channels, H, W] to logits [N, num_classes].
     """
@@ -110,7 +110,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for i in range(self.stages):
-            x = self.get_submodule(f"layer{i + 1}")(x)
+            x = getattr(self, f"layer{i + 1}")(x)
         return self.fc(self.avgpool(x).flatten(1))
 
 
