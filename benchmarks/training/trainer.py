@@ -64,7 +64,9 @@ class Trainer:
         )
         self.progress = Progress()
 
-    def run(self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None) -> Progress:
+    def run(
+        self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None
+    ) -> Progress:
         """Train to the end.
 
         Args:
