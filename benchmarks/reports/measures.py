@@ -34,7 +34,7 @@ WORST = {"error": 100.0, "top3_error": 100.0, "ece": 1.0}
 
 
 def check_metric(path: str, where: str) -> None:
-    """Raise a :class:`UserError` unless ``path`` is a metric path; ``where`` is what errors call its place."""
+    """Raise a :class:`UserError` unless ``path`` is a metric path; ``where`` names its place."""
     parts = path.split(".")
     lengths = {"clean": 2, "corrupted": 2, "severity": 3, "type": 3, "cost": 2}
     if parts[0] not in lengths:

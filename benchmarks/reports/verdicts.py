@@ -113,7 +113,7 @@ def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Es
 
 
 def decide(estimate: Estimate, expected: float, margin: float) -> Finding:
-    """The verdict on: ``estimate`` is ``expected``, give or take ``margin``. Rules: this module's docstring."""
+    """The verdict on: ``estimate`` is ``expected``, give or take ``margin``. Rules: module's docstring."""
     half = estimate.interval()[0]
     if half == 0:
         reason = "the runs do not differ to the last digit, which no test can judge"
