@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from weightaug.method import Criterion, Method
+from weightaug.method import Criterion, Method, backpropagate
 
 
 class SGD(Method):
@@ -15,5 +15,5 @@ class SGD(Method):
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
         loss = criterion(self.model(x), y)
-        loss.backward()
+        backpropagate(loss)
         return loss.detach()

@@ -1,7 +1,11 @@
 """weightaug: training under perturbed weights. DAMP, DAAP and WAS as a library that needs torch alone."""
 
+from weightaug.copies import WeightCopies
+from weightaug.damp import DAAP, DAMP
 from weightaug.method import Criterion, Method
 from weightaug.random import RandomSource
+from weightaug.stacking import StackingError
+from weightaug.was import WAS
 
 __version__ = "0.1.0"
-__all__ = ["Criterion", "Method", "RandomSource"]
+__all__ = ["DAAP", "DAMP", "WAS", "Criterion", "Method", "RandomSource", "StackingError", "WeightCopies"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,19 @@ from weightaug.random import RandomSource
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """Maps (logits [N, classes], targets [N]) to the mean loss over the N examples, a scalar."""
+
+
+def backpropagate(loss: Tensor) -> None:
+    """``loss.backward()``, never under autocast: backward kernels have the precision of the forward ones."""
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()
+
+
+def differentiate(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient of ``loss`` for each of ``weights`` that it depends on; touches no ``.grad``."""
+    with torch.autocast(loss.device.type, enabled=False):
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {name: g for name, g in zip(weights, gradients, strict=True) if g is not None}
 
 
 class Method:
@@ -59,7 +72,9 @@ class Method:
     def predict(self, x: Tensor, mode: str = "plain") -> Tensor:
         """Logits [N, classes] of the trained model in one of ``modes``."""
         if mode not in self.modes:
-            raise ValueError(f"{type(self).__name__} has no inference mode {mode!r}; it has {', '.join(self.modes)}")
+            raise ValueError(
+                f"{type(self).__name__} has no inference mode {mode!r}; it has {', '.join(self.modes)}"
+            )
         return self._predict(x, mode)
 
     def _predict(self, x: Tensor, mode: str) -> Tensor:

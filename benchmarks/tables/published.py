@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import UserError, unknown_name
-from benchmarks.tables.typed import build, read_yaml
+from benchmarks.typed import build, read_yaml
 
 # unit -> smallest and largest value it can have
 UNITS: dict[str, tuple[float, float]] = {

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.reports.measures import check_metric
 from benchmarks.tables.published import Published
-from benchmarks.tables.typed import build, by_name, read_yaml
+from benchmarks.typed import build, by_name, read_yaml
 
 FULL = "full"  # the papers' own schedule and data: the one scale whose numbers can reproduce a published one
 

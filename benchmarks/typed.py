@@ -58,8 +58,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         known = [argument for argument in arguments if argument is not type(None)]
         built = [argument for argument in known if isinstance(argument, type) and isinstance(value, argument)]
         return value if built else convert(known[0], value, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin in (tuple, list) and isinstance(value, list | tuple):
+        return origin(convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, Mapping):
         return {str(key): convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
@@ -90,4 +90,4 @@ def _words(hint: Any) -> str:
     simple = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
     if hint in simple:
         return simple[hint]
-    return {tuple: "a list", dict: "keys and values"}.get(typing.get_origin(hint), str(hint))
+    return {tuple: "a list", list: "a list", dict: "keys and values"}.get(typing.get_origin(hint), str(hint))

@@ -1,0 +1,56 @@
+# weightaug: `make help` lists the targets. Everything sets itself up in .venv first.
+SCALE  ?= full
+SEEDS  ?=
+DEVICE ?= auto
+PAPER  ?= damp
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+OPTIONS := --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) device=$(DEVICE)
+TABLES  := table1 table2 table3
+
+.PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report test lint regress bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z0-9|-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## (.*)/\1\t\2/' | \
+	  awk -F '\t' '{printf "  make %-24s %s\n", $$1, $$2}'
+	@echo "Variables: SCALE=full|reduced|smoke (now $(SCALE)) SEEDS=N DEVICE=auto|cpu|cuda (now $(DEVICE)) PAPER=damp|was (now $(PAPER))"
+
+setup: $(READY)  ## make .venv with the pinned packages
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "weightaug: error: Python 3.11 or later is needed, $(PYTHON) is older; set PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "weightaug: installing packages into $(VENV) (several GB with PyTorch, a few minutes)" >&2
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
+
+reproduce-table1 reproduce-table2 reproduce-table3: reproduce-%: $(READY)  ## train and report a table of PAPER at SCALE
+	@$(BIN)/weightaug reproduce $(PAPER)/$* $(OPTIONS)
+
+reproduce-all: $(READY)  ## every registered table of PAPER at SCALE
+	@tables=$$($(BIN)/weightaug list tables | awk '$$1 ~ "^$(PAPER)/" {print $$1}'); \
+	  test -n "$$tables" || { echo "weightaug: error: no table of PAPER=$(PAPER) is registered" >&2; exit 2; }; \
+	  for table in $$tables; do $(BIN)/weightaug reproduce $$table $(OPTIONS) || exit $$?; done
+
+report: $(READY)  ## make the reports of PAPER at SCALE again from their cards, without training
+	@for table in $$($(BIN)/weightaug list tables | awk '$$1 ~ "^$(PAPER)/" {print $$1}'); do \
+	  $(BIN)/weightaug report $$table $(OPTIONS) || exit $$?; done
+
+test: $(READY)  ## style, types and tests
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy
+	@$(BIN)/python -m pytest tests --ignore=tests/regression
+
+regress: $(READY)  ## reduced-schedule training of each method against stored losses and bounds
+	@$(BIN)/python -m pytest tests/regression
+
+bench: $(READY)  ## step time of each method relative to a hand-written loop
+	@$(BIN)/python -m pytest benchmarks/speed --benchmark-only --benchmark-columns=median,iqr,rounds
+
+clean:  ## remove .venv and caches; keeps runs and reports
+	@rm -rf $(VENV) build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,172 @@
+"""Typed configuration: from override strings such as ``method.sigma=0.1`` to a checked :class:`Cell`.
+
+Hydra composes the groups under ``configs/``. The types come from where the values go: the signature of a method's,
+model's or data set's ``_target_``, and the dataclasses below. An unknown key or name is an error before anything
+runs, and names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from benchmarks import registry
+from benchmarks.cell import Cell, Component, Evaluation, Recipe
+from benchmarks.errors import UserError, unknown_name
+from benchmarks.runtime import Runtime
+from benchmarks.typed import build
+
+COMPONENTS = ("method", "model", "dataset")
+SETTINGS = {"recipe": Recipe, "evaluation": Evaluation}
+GROUPS = (*COMPONENTS, *SETTINGS)
+PLAIN = ("protocol", "scale", "seed")
+SCALARS = (int, float, bool, str)
+CONTEXT = {"self", "model", "seed", "random", "num_classes", "in_channels", "image_size"}
+"""Arguments that the harness supplies; all others of a ``_target_`` are hyper-parameters."""
+
+
+def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
+    """Compose one cell, and how to run it, from Hydra overrides."""
+    choices: dict[str, str] = {}
+    values: list[tuple[str, Any]] = []
+    for text in overrides:
+        key, value = _parse(text)
+        if key in GROUPS:
+            choices[key] = str(value)
+        else:
+            values.append((key, value))
+    parts = copy.deepcopy(_compose(tuple(sorted(choices.items()))))
+    runtime: dict[str, Any] = {}
+    for key, value in values:
+        _set(parts, runtime, key, value)
+    return _cell(parts), build(Runtime, runtime, "runtime settings")
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise UserError(f"can't read {text!r} as key=value: {str(error).splitlines()[0]}") from error
+    if override.is_delete() or override.is_add() or override.is_force_add() or override.is_sweep_override():
+        raise UserError(f"{text!r}: only plain key=value is understood here")
+    return override.key_or_group, override.value()
+
+
+@cache
+def _compose(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """What the files say for these group choices; the entries of COMPONENTS with their ``name``."""
+    selected: list[str] = []
+    architecture = None
+    for group, name in choices:
+        if group == "model" and "/" in name:  # torchvision/<name>, timm/<name>
+            architecture, name = name, "external"
+        registry.lookup(group, name)
+        selected.append(f"{group}={name}")
+    search_path = ",".join(f"file://{folder}" for folder in registry.folders()[1:])
+    with initialize_config_dir(str(registry.OWN_FOLDER), version_base="1.3"):
+        composed = compose(
+            "cell", overrides=[*selected, f"hydra.searchpath=[{search_path}]"], return_hydra_config=True
+        )
+    chosen = composed.hydra.runtime.choices
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    parts = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    for group in COMPONENTS:
+        parts[group]["name"] = chosen[group]
+    for group in GROUPS:
+        parts[group].pop("description", None)
+    if architecture is not None:
+        parts["model"]["architecture"] = architecture
+    return parts
+
+
+def _set(parts: dict[str, Any], runtime: dict[str, Any], key: str, value: Any) -> None:
+    """Put the value of one override in its place, if there is such a place."""
+    group, _, rest = key.partition(".")
+    runtime_keys = _keys(Runtime)
+    if not rest and group in runtime_keys:
+        runtime[group] = value
+    elif not rest and group in PLAIN:
+        parts[group] = value
+    elif group in GROUPS and rest:
+        *path, last = rest.split(".")
+        known = _keys(_kind(group, parts[group]))
+        if rest.split(".")[0] not in known:
+            raise unknown_name(f"key of {group}", rest, known)
+        node = parts[group]
+        for step in path:
+            node = node.setdefault(step, {})
+        node[last] = value
+    else:
+        raise unknown_name("key", key, [*PLAIN, *runtime_keys, *GROUPS])
+
+
+def _kind(group: str, part: dict[str, Any]) -> type:
+    """The dataclass that a part of the config must fit."""
+    if group in SETTINGS:
+        return SETTINGS[group]
+    if "_target_" not in part:
+        raise UserError(f"configs/{group}/{part['name']}.yaml lacks _target_, the class or function it stands for")
+    return schema(str(part["_target_"]))
+
+
+def _keys(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+@cache
+def schema(target: str) -> type:
+    """A dataclass of the hyper-parameters in the signature of ``target``."""
+    built = registry.locate(target)
+    hints = typing.get_type_hints(built.__init__ if inspect.isclass(built) else built)
+    fields: list[tuple[str, Any, Any]] = []
+    for parameter in inspect.signature(built).parameters.values():
+        if parameter.name in CONTEXT or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        if parameter.default is parameter.empty:
+            raise UserError(f"{target}: hyper-parameter {parameter.name!r} needs a default")
+        kind = _config_type(hints.get(parameter.name, Any))
+        if kind is not None:
+            make = functools.partial(copy.deepcopy, parameter.default)
+            fields.append((parameter.name, kind, dataclasses.field(default_factory=make)))
+    return dataclasses.make_dataclass(f"{target.rpartition('.')[2]}Config", fields)
+
+
+def _config_type(hint: Any) -> Any:
+    """What of a type hint a config can say: of a union its scalars. None for an argument for code alone."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        scalars = tuple(member for member in typing.get_args(hint) if member in SCALARS)
+        containers = [member for member in typing.get_args(hint) if typing.get_origin(member) in (list, dict)]
+        if not scalars and not containers:
+            return None
+        optional = type(None) in typing.get_args(hint)
+        return typing.Union[(*scalars, *containers, *([type(None)] if optional else []))]  # noqa: UP007
+    return hint if hint is Any or hint in SCALARS or typing.get_origin(hint) in (list, dict) else None
+
+
+def _cell(parts: dict[str, Any]) -> Cell:
+    """The typed cell, or an error that names the key whose value does not fit."""
+    typed: dict[str, Any] = {key: parts[key] for key in PLAIN}
+    for group, kind in SETTINGS.items():
+        typed[group] = build(kind, parts[group], group)
+        typed[group].check()
+    for group in COMPONENTS:
+        kind = _kind(group, parts[group])
+        values = {key: value for key, value in parts[group].items() if key not in ("name", "_target_")}
+        arguments = dataclasses.asdict(build(kind, values, group))
+        defaults = dataclasses.asdict(kind())
+        changed = {key: value for key, value in arguments.items() if value != defaults[key]}
+        typed[group] = Component(parts[group]["name"], parts[group]["_target_"], arguments, changed)
+    return build(Cell, typed, "cell")

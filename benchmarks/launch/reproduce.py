@@ -1,0 +1,188 @@
+"""`weightaug reproduce` and `weightaug report`: from a table's name to its cells, their cards and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import registry
+from benchmarks.cell import Cell
+from benchmarks.config import load
+from benchmarks.errors import UserError
+from benchmarks.results.card import Card
+from benchmarks.results.provenance import command_line
+from benchmarks.results.store import Store, read_card
+from benchmarks.runtime import Runtime
+from benchmarks.tables.published import Published, load_published
+from benchmarks.tables.table import Row, Table, load_table
+from benchmarks.terminal import note
+
+Place = tuple[str, str, int]
+"""(panel, row, seed): where in a table a card belongs."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for: a table at a scale, with the cells that fill it."""
+
+    table: Table
+    scale: str
+    seeds: tuple[int, ...]
+    cells: dict[str, Cell]  # by id
+    places: dict[Place, str]  # which cell's id fills which place
+    runtime: Runtime
+    reports: Path
+    command: str
+
+    @classmethod
+    def parse(
+        cls,
+        name: str,
+        scale: str,
+        seeds: int | None,
+        extra_rows: Sequence[str],
+        overrides: Sequence[str],
+        reports: str,
+    ) -> Request:
+        """Compose every cell of the table; any unknown name or key is an error here, before anything runs."""
+        table = load_table(registry.lookup("table", name).path, name)
+        table = dataclasses.replace(table, rows=(*table.rows, *map(_extra_row, extra_rows)))
+        count = table.scale(scale).seeds if seeds is None else seeds
+        if count < 1:
+            raise UserError(f"--seeds {count}: at least one seed is needed")
+        cells: dict[str, Cell] = {}
+        places: dict[Place, str] = {}
+        runtime = load(overrides)[1]
+        for planned in table.cells(scale, range(count)):
+            cell, _ = load((*planned.overrides, *overrides))
+            cells[cell.id] = cell
+            for row in planned.rows:
+                places[planned.panel, row, planned.seed] = cell.id
+        return cls(table, scale, tuple(range(count)), cells, places, runtime, Path(reports), command_line())
+
+    def published(self) -> Published | None:
+        """The published numbers of the table, where there are any."""
+        if self.table.published is None:
+            return None
+        return load_published(registry.lookup("published", self.table.published).path)
+
+    def cards(self, read: Callable[[str], Card | None]) -> Mapping[Place, Card | None]:
+        """The card of every place; None where there is none yet."""
+        found = {cell_id: read(cell_id) for cell_id in self.cells}
+        return {place: found[cell_id] for place, cell_id in self.places.items()}
+
+
+def reproduce(request: Request) -> int:
+    """Train what is missing, then write the report. Returns 1 if some cell failed, else 0."""
+    from benchmarks.launch import workers
+    from benchmarks.launch.progress import Watch
+
+    device = _check(request)
+    store = Store(request.runtime.store_folder)
+    cells = list(request.cells.values())
+    for cell in cells:
+        store.read(cell.id)  # sets damaged cards aside, so that their cells are run again
+    session = uuid.uuid4().hex
+    watch = Watch(cells, store, session)
+    note(
+        f"{request.table.name} at scale {request.scale}: {len(cells)} cells, {len(watch.done)} finished before; "
+        f"{request.runtime.worker_count(device)} worker(s) on {device}, store {store.folder}"
+    )
+    begun = time.monotonic()
+    processes = workers.start(cells, request.runtime, device, request.table.name, request.command, session)
+    watch.follow(lambda: any(process.is_alive() for process in processes))
+    for process in processes:
+        process.join()
+    note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
+    missing = _write(request, request.cards(store.read), store)
+    for cell_id, error in watch.failed.items():
+        note(f"failed: {request.cells[cell_id].label}: {error} (details: {store.work(cell_id) / 'failure.json'})")
+    if missing:
+        note(f"{missing} cells are missing from the report; run the same command again to try them once more")
+    return 1 if missing else 0
+
+
+def report(request: Request, folder: str | None) -> int:
+    """Write the report from the cards in the store, or in ``folder``. Trains nothing."""
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"--cards {folder}: no such folder")
+    store = Store(request.runtime.store_folder) if folder is None else None
+    read = store.read if store else lambda cell_id: read_card(Path(str(folder)) / f"{cell_id}.json")
+    cards = request.cards(read)
+    if not any(cards.values()):
+        where = folder or request.runtime.store_folder / "cards"
+        raise UserError(
+            f"no card of {request.table.name} at scale {request.scale} in {where}; train them with "
+            f"`weightaug reproduce {request.table.name} --scale {request.scale}`, or name a folder with --cards"
+        )
+    _write(request, cards, None)
+    return 0
+
+
+def _extra_row(text: str) -> Row:
+    overrides = tuple(text.split())
+    method = next((part.partition("=")[2] for part in overrides if part.startswith("method=")), None)
+    if method is None:
+        raise UserError(f"--with {text!r}: a row needs a method, e.g. --with 'method=damp method.sigma=0.1'")
+    others = [part.removeprefix("method.") for part in overrides if not part.startswith("method=")]
+    return Row(name="-".join([method, *others]), label=" ".join([method, *others]), overrides=overrides)
+
+
+def _check(request: Request) -> str:
+    """Whether the request can run here; one error that names all that is missing. Returns the device."""
+    from benchmarks.launch.run_cell import preflight
+
+    problems = []
+    device = request.runtime.resolve_device()
+    if request.table.scale(request.scale).needs_gpu and device == "cpu":
+        problems.append("a CUDA device (none is used)")
+    first_seed = {(c.method.name, str(c.method.arguments), c.model.name): c for c in request.cells.values()}
+    for cell in first_seed.values():
+        problems += [problem for problem in preflight(cell, request.runtime) if problem not in problems]
+    if problems:
+        smaller = [name for name in request.table.scales if name != request.scale]
+        hint = f"; or choose a smaller scale: SCALE={smaller[-1]} (--scale {smaller[-1]})" if smaller else ""
+        raise UserError(
+            f"{request.table.name} at scale {request.scale} can't run here, it lacks: {'; '.join(problems)}{hint}"
+        )
+    return device
+
+
+def _write(request: Request, cards: Mapping[Place, Card | None], store: Store | None) -> int:
+    """Write and show the report; returns how many cells it lacks."""
+    from rich.console import Console
+
+    from benchmarks.reports.render import terminal_table, write_report
+
+    published = request.published()
+    path = write_report(
+        request.table,
+        request.scale,
+        request.seeds,
+        cards,
+        published,
+        request.reports / request.scale,
+        f"weightaug reproduce {request.table.name} --scale {request.scale} --seeds {len(request.seeds)}",
+    )
+    table = terminal_table(request.table, request.scale, request.seeds, cards, published)
+    Console().print(table)
+    print(f"report: {path}", file=sys.stdout)
+    if store is not None:
+        _mirror(request, store, table)
+    return sum(1 for cell_id in set(request.places.values()) if not store or not store.has(cell_id))
+
+
+def _mirror(request: Request, store: Store, table: object) -> None:
+    from benchmarks.results.wandb_mirror import Mirror
+
+    mirror = Mirror(request.runtime.wandb, store.folder, request.table.name)
+    name = f"report-{request.table.name.replace('/', '-')}-{request.scale}"
+    mirror.start(f"{name}-{uuid.uuid4().hex[:8]}", name, {"scale": request.scale}, job_type="report")
+    columns = [str(column.header) for column in table.columns]  # type: ignore[attr-defined]
+    cells = [list(column.cells) for column in table.columns]  # type: ignore[attr-defined]
+    mirror.table("report", columns, [[str(cell) for cell in row] for row in zip(*cells, strict=True)])

@@ -1,0 +1,47 @@
+"""`weightaug run`: one cell, here and now, in this process."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from benchmarks.config import load
+from benchmarks.errors import UserError
+from benchmarks.results.provenance import command_line
+from benchmarks.results.store import Store
+from benchmarks.terminal import note
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Run one cell unless it is finished already; print its measurements and where the card lies."""
+    cell, runtime = load(overrides)
+    device = runtime.resolve_device()
+    store = Store(runtime.store_folder)
+    card = store.read(cell.id)
+    if card is None:
+        import torch
+
+        from benchmarks.launch.run_cell import preflight, run_cell
+
+        problems = preflight(cell, runtime)
+        if problems:
+            raise UserError("; ".join(problems))
+        torch.set_num_threads(runtime.threads or torch.get_num_threads())
+        with store.claim(cell.id) as heartbeat:
+            if heartbeat is None:
+                other = store.heartbeat(cell.id)
+                raise UserError(f"cell {cell.id} is being run by process {other.get('pid', '?')}; wait for it or end it")
+            begun = time.monotonic()
+            card = run_cell(cell, runtime, device, store, heartbeat, "single", command_line())
+            note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")
+    else:
+        note(f"{cell.label}: finished before, nothing to do")
+    for mode, metrics in (card["metrics"] or {}).items():
+        errors = [error for values in metrics["corrupted"].values() for error in values["error"]]
+        corrupted = f", corrupted error {sum(errors) / len(errors):.2f} %" if errors else ""
+        print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{corrupted}")
+    if card["diverged_at"]:
+        print(f"diverged in epoch {card['diverged_at']['epoch']}", file=sys.stdout)
+    print(f"card: {store.cards / cell.id}.json")
+    return 0

@@ -1,0 +1,85 @@
+"""Worker processes: each takes the next cell that nobody else has, until all are done.
+
+Workers meet in the card store alone, so several commands on the same table share the work, and a worker that dies
+leaves a lock that the system frees and a checkpoint that the next one continues from.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from threading import Thread
+
+from benchmarks.cell import Cell
+from benchmarks.errors import UserError
+from benchmarks.results.store import Store
+from benchmarks.runtime import Runtime
+
+WAIT_SECONDS = 0.5
+
+
+def start(
+    cells: Sequence[Cell], runtime: Runtime, device: str, group: str, command: str, session: str
+) -> list[BaseProcess]:
+    """Start the worker processes for ``cells``. Each ends when every cell is finished or has failed."""
+    context = multiprocessing.get_context("spawn")
+    todo = sum(1 for cell in cells if not Store(runtime.store_folder).has(cell.id))
+    processes: list[BaseProcess] = []
+    for _ in range(min(runtime.worker_count(device), todo)):
+        arguments = (list(cells), runtime, device, group, command, session, os.getpid())
+        process = context.Process(target=work, args=arguments, daemon=True)
+        process.start()
+        processes.append(process)
+    return processes
+
+
+def work(
+    cells: Sequence[Cell], runtime: Runtime, device: str, group: str, command: str, session: str, parent: int
+) -> None:
+    """The life of one worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(runtime.thread_count(device))
+    store = Store(runtime.store_folder)
+    while True:
+        waiting = [
+            cell for cell in cells if not store.has(cell.id) and store.failure(cell.id).get("session") != session
+        ]
+        if not waiting:
+            return
+        if not any([_try(cell, runtime, device, store, group, command, session) for cell in waiting]):
+            time.sleep(WAIT_SECONDS * (0.5 + random.random()))
+
+
+def _try(
+    cell: Cell, runtime: Runtime, device: str, store: Store, group: str, command: str, session: str
+) -> bool:
+    """Run ``cell`` if nobody else has it; True if it was run. A failure is kept beside its checkpoint."""
+    from benchmarks.launch.run_cell import run_cell
+
+    with store.claim(cell.id) as heartbeat:
+        if heartbeat is None or store.has(cell.id) or store.failure(cell.id).get("session") == session:
+            return False
+        try:
+            run_cell(cell, runtime, device, store, heartbeat, group, command)
+        except UserError as error:
+            store.fail(cell.id, session, str(error), "")
+        except Exception as error:  # one failing cell does not take the table with it
+            summary = f"{type(error).__name__}: {error}".splitlines()[0]
+            store.fail(cell.id, session, summary, traceback.format_exc())
+        return True
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, also when the parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(WAIT_SECONDS)
+    os._exit(1)

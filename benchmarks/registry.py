@@ -1,0 +1,86 @@
+"""The registry: what exists, by name. The config groups are it.
+
+A file ``configs/method/damp.yaml`` registers the method ``damp``; its ``_target_`` names the class. A package of
+somebody else's joins with one entry point in the group ``weightaug.configs`` whose value is a package (or folder in
+one) laid out like ours: ``method/mine.yaml``, ``table/mine/table1.yaml``, ...
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.errors import UserError, unknown_name
+
+ENTRY_POINTS = "weightaug.configs"
+OWN_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: the group it belongs to and the file that defines it."""
+
+    group: str
+    name: str
+    path: Path
+
+    def read(self) -> dict[str, Any]:
+        try:
+            content = yaml.safe_load(self.path.read_text())
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.path} is not valid YAML: {' '.join(str(error).split())}") from error
+        return content or {}
+
+    @property
+    def description(self) -> str:
+        return str(self.read().get("description", ""))
+
+
+@cache
+def folders() -> tuple[Path, ...]:
+    """The config folders: our own first, then those of installed plug-ins."""
+    found = [OWN_FOLDER]
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        spec = importlib.util.find_spec(point.value)
+        if spec is None or not spec.submodule_search_locations:
+            raise UserError(f"plug-in {point.name!r} names {point.value!r}, which is not an installed package")
+        found.append(Path(next(iter(spec.submodule_search_locations))))
+    return tuple(found)
+
+
+@cache
+def entries(group: str) -> dict[str, Entry]:
+    """Everything registered in ``group``, by name; a table's name is its path, such as ``damp/table2``."""
+    found: dict[str, Entry] = {}
+    for folder in folders():
+        for path in sorted((folder / group).rglob("*.yaml")):
+            name = path.relative_to(folder / group).with_suffix("").as_posix()
+            if name in found:
+                raise UserError(f"two files register the {group} {name!r}: {found[name].path} and {path}")
+            found[name] = Entry(group, name, path)
+    return found
+
+
+def lookup(group: str, name: str) -> Entry:
+    """The entry called ``name``, or an error that names the nearest one."""
+    known = entries(group)
+    if name not in known:
+        raise unknown_name(group, name, known, hint=f"; see `weightaug list {group}s`")
+    return known[name]
+
+
+def locate(target: str) -> Callable[..., Any]:
+    """Import what a config's ``_target_`` names, e.g. ``weightaug.DAMP``."""
+    module, _, attribute = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"_target_ {target!r} can't be imported: {error}") from error

@@ -1,0 +1,34 @@
+"""Files that appear whole or not at all, and damaged ones set aside instead of deleted."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.terminal import warn
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` by atomic rename: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with partial.open("w") as file:
+        json.dump(content, file, indent=1, sort_keys=True, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Move a damaged file into ``damaged/`` beside it, keep it, and say so on stderr."""
+    target = path.parent / "damaged" / f"{path.stem}-{time.time_ns()}{path.suffix}"
+    target.parent.mkdir(exist_ok=True)
+    try:
+        os.replace(path, target)
+    except FileNotFoundError:  # another process was quicker
+        return
+    warn(f"{path}: {why}; kept as {target}")

@@ -1,0 +1,164 @@
+"""The card store: a folder in which finished cells are cards, and running ones are locked and show a heartbeat.
+
+    cards/<id>.json           one finished cell each; appears by atomic rename and is never changed
+    work/<id>/lock            held by the process that runs the cell; the system frees it when that process dies
+    work/<id>/heartbeat.json  who runs the cell, since when, how far; written anew every second
+    work/<id>/checkpoint.pt   where to continue
+    work/<id>/failure.json    why the last try failed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from benchmarks.errors import UserError
+from benchmarks.results.card import Card, DamagedCardError, check_card
+from benchmarks.results.files import set_aside, write_json
+
+BEAT_SECONDS = 1.0
+STALE_SECONDS = 60.0
+"""A heartbeat of another machine older than this is a dead process's."""
+
+
+class Store:
+    """All cards below one folder. Any number of processes may use it at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.cards.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"the card store {folder} can't be made: {error.strerror}; choose another (store=FOLDER)") from error
+
+    @property
+    def cards(self) -> Path:
+        return self.folder / "cards"
+
+    def work(self, cell_id: str) -> Path:
+        return self.folder / "work" / cell_id
+
+    def has(self, cell_id: str) -> bool:
+        return (self.cards / f"{cell_id}.json").is_file()
+
+    def read(self, cell_id: str) -> Card | None:
+        """The card of a finished cell, or None. A damaged one is set aside, so that its cell is run again."""
+        return read_card(self.cards / f"{cell_id}.json")
+
+    def write(self, card: Card) -> None:
+        """Keep a finished cell for good."""
+        write_json(self.cards / f"{card['id']}.json", check_card(card))
+
+    @contextmanager
+    def claim(self, cell_id: str) -> Iterator[Heartbeat | None]:
+        """The exclusive right to run a cell, as its heartbeat; None where somebody else has it."""
+        work = self.work(cell_id)
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(work / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield None
+            return
+        try:
+            if self._runs_elsewhere(cell_id):
+                yield None
+                return
+            with Heartbeat(work / "heartbeat.json") as heartbeat:
+                yield heartbeat
+            if self.has(cell_id):
+                shutil.rmtree(work, ignore_errors=True)
+        finally:
+            lock.release()
+
+    def _runs_elsewhere(self, cell_id: str) -> bool:
+        """Whether a process of another machine, whose lock may not be seen here, is at work on the cell."""
+        beat = self.heartbeat(cell_id)
+        return bool(beat) and beat["host"] != socket.gethostname() and time.time() - beat["time"] < STALE_SECONDS
+
+    def heartbeat(self, cell_id: str) -> dict[str, Any]:
+        """What the process that runs the cell last said of itself; empty where there is none."""
+        try:
+            return json.loads((self.work(cell_id) / "heartbeat.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def fail(self, cell_id: str, session: str, error: str, details: str) -> None:
+        write_json(
+            self.work(cell_id) / "failure.json",
+            {"session": session, "error": error, "details": details, "time": time.time()},
+        )
+
+    def failure(self, cell_id: str) -> dict[str, Any]:
+        """Why the last try of the cell failed; empty where it did not."""
+        try:
+            return json.loads((self.work(cell_id) / "failure.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+
+def read_card(path: Path) -> Card | None:
+    """One card file, or None where there is none. A damaged one is set aside with a warning."""
+    try:
+        card = check_card(json.loads(path.read_text()))
+        if card["id"] != path.stem:
+            raise DamagedCardError(f"is the card of cell {card['id']}")
+    except FileNotFoundError:
+        return None
+    except (ValueError, DamagedCardError) as error:
+        set_aside(path, f"damaged card ({str(error).splitlines()[0]}); its cell counts as not run")
+        return None
+    return card
+
+
+class Heartbeat:
+    """Says once a second that its process lives, how far it is, and watches the memory it takes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fraction = 0.0
+        self.peak_memory = 0
+        self._started = time.time()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            self._beat()
+
+    def _beat(self) -> None:
+        self.watch_memory()
+        beat = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "time": time.time(),
+            "fraction": self.fraction,
+        }
+        write_json(self.path, beat)
+
+    def watch_memory(self) -> int:
+        """The largest resident memory of this process, in bytes, seen since the cell began."""
+        self.peak_memory = max(self.peak_memory, psutil.Process().memory_info().rss)
+        return self.peak_memory

@@ -1,0 +1,68 @@
+"""How and where a cell is run. Nothing here may change a number, so nothing here is part of a cell's id."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import UserError, unknown_name
+
+DATA_VARIABLE = "WEIGHTAUG_DATA"
+DEVICES = ("auto", "cpu", "cuda")
+WANDB_MODES = ("online", "offline", "disabled")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Settings of the machine, given as ``key=value`` like those of a cell."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    store: str = "runs"  # folder of the card store
+    data: str = ""  # folder of the data sets; empty: $WEIGHTAUG_DATA, else ./data
+    download: bool = False  # whether a missing data set may be downloaded
+    wandb: str = "offline"
+    workers: int = 0  # worker processes; 0: one a GPU, or one a CPU core
+    threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.wandb not in WANDB_MODES:
+            raise unknown_name("value of wandb", self.wandb, WANDB_MODES)
+        if self.device.partition(":")[0] not in DEVICES:
+            raise unknown_name("device", self.device, DEVICES)
+        if self.workers < 0 or self.threads < 0:
+            raise UserError("workers and threads must not be negative (0 chooses for you)")
+
+    @property
+    def store_folder(self) -> Path:
+        return Path(self.store)
+
+    @property
+    def data_folder(self) -> Path:
+        return Path(self.data or os.environ.get(DATA_VARIABLE) or "data")
+
+    def resolve_device(self) -> str:
+        """The device's name for torch; an error that says so where it does not exist."""
+        import torch
+
+        available = torch.cuda.is_available()
+        if self.device == "auto":
+            return "cuda" if available else "cpu"
+        kind, _, index = self.device.partition(":")
+        if kind == "cuda":
+            if not available:
+                raise UserError(f"device={self.device}: no CUDA device on this machine; use device=cpu (DEVICE=cpu)")
+            if index and (not index.isdigit() or int(index) >= torch.cuda.device_count()):
+                raise UserError(f"device={self.device}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+        return self.device
+
+    def worker_count(self, device: str) -> int:
+        return self.workers or (1 if device.startswith("cuda") else _cores())
+
+    def thread_count(self, device: str) -> int:
+        return self.threads or max(1, _cores() // self.worker_count(device))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

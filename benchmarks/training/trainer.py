@@ -1,0 +1,150 @@
+"""One training run: cell in, trained model and what training told out. Knows nothing of tables or reports."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.cell import Cell
+from benchmarks.data.batches import epoch_batches, steps_per_epoch
+from benchmarks.data.dataset import DataSet, Source
+from benchmarks.training import checkpoint
+from benchmarks.training.optimizers import build_optimizer, set_learning_rate
+from benchmarks.training.schedules import build_schedule
+from weightaug.method import Method
+from weightaug.random import derive_seed
+
+EpochHook = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """How far a run is; all of it is in the checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0  # training only
+    resumed: int = 0
+    diverged_at: dict[str, float] | None = None
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one cell on one device, continuing from its checkpoint where there is one.
+
+    Args:
+        cell: what to train.
+        source: the cell's data set, before loading.
+        data: the loaded data set, on ``device``.
+        device: torch's name of it.
+    """
+
+    def __init__(self, cell: Cell, source: Source, data: DataSet, device: str) -> None:
+        self.cell, self.data, self.device = cell, data, device
+        self.model, self.method = build(cell, source, device)
+        self.optimizer = build_optimizer(cell.recipe, self.model, self.method.parameters())
+        self.steps = steps_per_epoch(len(data.train), cell.recipe)
+        recipe = cell.recipe
+        self.schedule = build_schedule(
+            recipe.schedule,
+            lr=recipe.learning_rate,
+            lr_ratio=recipe.learning_rate_ratio,
+            epochs=recipe.total_epochs,
+            steps_per_epoch=self.steps,
+            warmup_epochs=recipe.warmup_epochs,
+            warmup_steps=recipe.warmup_steps,
+        )
+        self.progress = Progress()
+
+    def run(self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None) -> Progress:
+        """Train to the end.
+
+        Args:
+            path: checkpoint file, read first and written from time to time; None: no checkpoints.
+            every: seconds between checkpoints.
+            after_epoch: called with each new entry of the curve.
+        """
+        self._resume(path)
+        saved = time.monotonic()
+        while self.progress.epoch < self.cell.recipe.total_epochs and not self.progress.diverged_at:
+            entry = self._epoch()
+            if after_epoch:
+                after_epoch(entry)
+            if path and time.monotonic() - saved >= every:
+                self.save(path)
+                saved = time.monotonic()
+        return self.progress
+
+    def _epoch(self) -> dict[str, float]:
+        self.model.train()
+        started = self._clock()
+        total = torch.zeros((), device=self.device)
+        for x, y in epoch_batches(self.data, self.cell.recipe, self.cell.seed, self.progress.epoch):
+            total += self.step(x, y)
+        loss = float(total) / self.steps  # the epoch's only wait for the device
+        self.progress.seconds += self._clock() - started
+        self.progress.epoch += 1
+        rate = self.schedule(self.progress.step - 1)
+        entry = {"epoch": self.progress.epoch, "step": self.progress.step, "lr": rate, "loss": loss}
+        if not math.isfinite(loss):
+            self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
+            entry["loss"] = 0.0 if math.isnan(loss) else math.copysign(1e308, loss)  # JSON knows no NaN
+        self.progress.curve.append(entry)
+        return entry
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One training step on the batch (x, y); returns its loss, detached and still on the device."""
+        # Layers that draw by themselves, such as a model's own dropout, use torch's global generator.
+        torch.manual_seed(derive_seed(self.cell.seed, "layers", self.progress.step))
+        set_learning_rate(self.optimizer, self.schedule(self.progress.step))
+        self.optimizer.zero_grad()
+        bf16 = self.cell.recipe.precision == "bf16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
+            loss = self.method.backward(F.cross_entropy, x, y)
+        if self.cell.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.cell.recipe.clip_norm)
+        self.optimizer.step()
+        self.progress.step += 1
+        return loss
+
+    def _clock(self) -> float:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def save(self, path: Path) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state_dict(),
+            "progress": vars(self.progress),
+        }
+        checkpoint.save(path, self.cell.id, state)
+
+    def _resume(self, path: Path | None) -> None:
+        state = checkpoint.load(path, self.cell.id, self.device) if path else None
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state_dict(state["method"])
+        self.progress = Progress(**state["progress"])
+        self.progress.resumed += 1
+
+
+def build(cell: Cell, source: Source, device: str) -> tuple[nn.Module, Method]:
+    """The cell's model, initialised from its seed, and its method."""
+    torch.manual_seed(derive_seed(cell.seed, "initialisation"))
+    model = cell.model.build(
+        num_classes=source.num_classes, in_channels=source.in_channels, image_size=source.image_size
+    ).to(device)
+    method = cell.method.build(model=model, seed=derive_seed(cell.seed, "method"))
+    return model, method
