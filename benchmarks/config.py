@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import registry
 from benchmarks.cell import Cell, Component, Evaluation, Recipe
-from benchmarks.errors import UserError, unknown_name
+from benchmarks.errors import UserError, one_line, unknown_name
 from benchmarks.runtime import Runtime
 from benchmarks.typed import build
 
@@ -58,7 +58,7 @@ def _parse(text: str) -> tuple[str, Any]:
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise UserError(f"can't read {text!r} as key=value: {str(error).splitlines()[0]}") from error
+        raise UserError(f"can't read {text!r} as key=value: {one_line(error)}") from error
     if override.is_delete() or override.is_add() or override.is_force_add() or override.is_sweep_override():
         raise UserError(f"{text!r}: only plain key=value is understood here")
     return override.key_or_group, override.value()

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.data.corruptions import check_severities
 from benchmarks.data.dataset import DataSet, Images, Source
-from benchmarks.errors import UserError
+from benchmarks.errors import UserError, one_line
 from benchmarks.runtime import DATA_VARIABLE
 
 
@@ -51,7 +51,7 @@ class CIFAR10(Source):
         try:  # torchvision checks the MD5 of the archive before it unpacks it
             parts = [datasets.CIFAR10(str(root), train=train, download=absent is not None) for train in (True, False)]
         except (RuntimeError, OSError) as error:
-            raise UserError(f"data set cifar10 can't be fetched into {root}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"data set cifar10 can't be fetched into {root}: {one_line(error)}") from error
         train, test = (
             Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
             for part in parts

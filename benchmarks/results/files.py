@@ -13,11 +13,11 @@ from benchmarks.terminal import warn
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` by atomic rename: a reader sees the old file or the new one, never a part."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with partial.open("w") as file:
-        json.dump(content, file, indent=1, sort_keys=True, allow_nan=False)
-        file.write("\n")
+        file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

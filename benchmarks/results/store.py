@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from benchmarks.errors import UserError
+from benchmarks.errors import UserError, one_line
 from benchmarks.results.card import Card, DamagedCardError, check_card
 from benchmarks.results.files import set_aside, write_json
 
@@ -121,7 +121,7 @@ def read_card(path: Path) -> Card | None:
     except FileNotFoundError:
         return None
     except (ValueError, DamagedCardError) as error:
-        set_aside(path, f"damaged card ({str(error).splitlines()[0]}); its cell counts as not run")
+        set_aside(path, f"damaged card ({one_line(error)}); its cell counts as not run")
         return None
     return card
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from benchmarks.errors import one_line
 from benchmarks.results.card import Card
 from benchmarks.terminal import warn
 
@@ -114,8 +115,7 @@ class Mirror:
         try:
             action()
         except Exception as error:  # whatever it is, the cell goes on
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            warn(f"W&B: {reason}; the card is complete without it")
+            warn(f"W&B: {one_line(error)}; the card is complete without it")
             self._run, self.mode = None, "disabled"
 
 

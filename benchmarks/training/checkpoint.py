@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.errors import one_line
 from benchmarks.results.files import set_aside
 
 VERSION = 1
@@ -42,6 +43,6 @@ def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:
         EOFError,
         pickle.UnpicklingError,
     ) as error:
-        set_aside(path, f"checkpoint can't be used ({str(error).splitlines()[0]}); its cell starts anew")
+        set_aside(path, f"checkpoint can't be used ({one_line(error)}); its cell starts anew")
         return None
     return state
