@@ -118,7 +118,9 @@ def _kind(group: str, part: dict[str, Any]) -> type:
     if group in SETTINGS:
         return SETTINGS[group]
     if "_target_" not in part:
-        raise UserError(f"configs/{group}/{part['name']}.yaml lacks _target_, the class or function it stands for")
+        raise UserError(
+            f"configs/{group}/{part['name']}.yaml lacks _target_, the class or function it stands for"
+        )
     return schema(str(part["_target_"]))
 
 
@@ -152,7 +154,7 @@ def _config_type(hint: Any) -> Any:
         if not scalars and not containers:
             return None
         optional = type(None) in typing.get_args(hint)
-        return typing.Union[(*scalars, *containers, *([type(None)] if optional else []))]  # noqa: UP007
+        return typing.Union[(*scalars, *containers, *([type(None)] if optional else []))]
     return hint if hint is Any or hint in SCALARS or typing.get_origin(hint) in (list, dict) else None
 
 

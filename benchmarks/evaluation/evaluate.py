@@ -47,7 +47,9 @@ def evaluate(cell: Cell, method: Method, data: DataSet, sets: TestSets) -> dict[
 
 def _evaluate_mode(cell: Cell, method: Method, mode: str, data: DataSet, sets: TestSets) -> dict[str, Any]:
     def measured(images: Tensor) -> dict[str, Any]:
-        logits = torch.cat([method.predict(x, mode) for x in _batches(data, images, cell.evaluation.batch_size)])
+        logits = torch.cat(
+            [method.predict(x, mode) for x in _batches(data, images, cell.evaluation.batch_size)]
+        )
         return measure(logits.float(), sets.labels, bins=cell.evaluation.ece_bins)
 
     with _batch_norm(cell, method, mode, data):

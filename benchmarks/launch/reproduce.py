@@ -101,7 +101,9 @@ def reproduce(request: Request) -> int:
     note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
     missing = _write(request, request.cards(store.read), store)
     for cell_id, error in watch.failed.items():
-        note(f"failed: {request.cells[cell_id].label}: {error} (details: {store.work(cell_id) / 'failure.json'})")
+        note(
+            f"failed: {request.cells[cell_id].label}: {error} (details: {store.work(cell_id) / 'failure.json'})"
+        )
     if missing:
         note(f"{missing} cells are missing from the report; run the same command again to try them once more")
     return 1 if missing else 0

@@ -105,7 +105,9 @@ _loaded: dict[str, tuple[DataSet, TestSets]] = {}
 
 def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[DataSet, TestSets]:
     """The data set and its test sets, kept from cell to cell as long as they are the same."""
-    key = json.dumps([cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions, device], sort_keys=True)
+    key = json.dumps(
+        [cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions, device], sort_keys=True
+    )
     if key not in _loaded:
         _loaded.clear()
         data = source.load(runtime.data_folder, runtime.download).to(device)

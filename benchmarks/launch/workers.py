@@ -51,11 +51,13 @@ def work(
     store = Store(runtime.store_folder)
     while True:
         waiting = [
-            cell for cell in cells if not store.has(cell.id) and store.failure(cell.id).get("session") != session
+            cell
+            for cell in cells
+            if not store.has(cell.id) and store.failure(cell.id).get("session") != session
         ]
         if not waiting:
             return
-        if not any([_try(cell, runtime, device, store, group, command, session) for cell in waiting]):
+        if not any(_try(cell, runtime, device, store, group, command, session) for cell in waiting):
             time.sleep(WAIT_SECONDS * (0.5 + random.random()))
 
 

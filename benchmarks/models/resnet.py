@@ -17,14 +17,14 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int, padding: str) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, padding: str, shortcut: int = 1) -> None:
         super().__init__()
         self.conv1 = conv(in_channels, width, 3, stride, padding)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = conv(width, width, 3, 1, padding)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        self.downsample = projection(in_channels, width, stride, padding)
+        self.downsample = projection(in_channels, width, stride, padding, shortcut)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -41,7 +41,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int, padding: str) -> None:
+    def __init__(self, in_channels: int, width: int, stride: int, padding: str, shortcut: int = 1) -> None:
         super().__init__()
         out_channels = width * self.expansion
         self.conv1 = conv(in_channels, width, 1, 1, padding)
@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
         self.conv3 = conv(width, out_channels, 1, 1, padding)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.downsample = projection(in_channels, out_channels, stride, padding)
+        self.downsample = projection(in_channels, out_channels, stride, padding, shortcut)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -67,18 +67,24 @@ class Bottleneck(nn.Module):
 BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def projection(in_channels: int, out_channels: int, stride: int, padding: str) -> nn.Sequential | None:
-    """The shortcut where a block changes the shape: 1x1 convolution and BatchNorm. None where it does not."""
+def projection(
+    in_channels: int, out_channels: int, stride: int, padding: str, kernel: int
+) -> nn.Sequential | None:
+    """The shortcut where a block changes the shape: convolution and BatchNorm. None where it does not."""
     if stride == 1 and in_channels == out_channels:
         return None
-    return nn.Sequential(conv(in_channels, out_channels, 1, stride, padding), nn.BatchNorm2d(out_channels))
+    return nn.Sequential(
+        conv(in_channels, out_channels, kernel, stride, padding), nn.BatchNorm2d(out_channels)
+    )
 
 
 class ResNet(nn.Module):
-    """Stem, stages of residual blocks (each but the first doubles the width and halves the size), mean, linear.
+    """Stem, stages of residual blocks (all but the first double the width and halve the size), mean, linear.
 
     Modules have torchvision's names. Maps [N, in_channels, H, W] to logits [N, num_classes].
     """
+
+    shadow_layers: str = "auto"
 
     def __init__(
         self,
@@ -87,6 +93,7 @@ class ResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck],
         stem: str,
         padding: str,
+        shortcut: int,
         num_classes: int,
         in_channels: int,
     ) -> None:
@@ -101,7 +108,7 @@ class ResNet(nn.Module):
         for i, count in enumerate(blocks):
             stage = nn.Sequential()
             for j in range(count):
-                stage.append(block(channels, width * 2**i, 2 if i > 0 and j == 0 else 1, padding))
+                stage.append(block(channels, width * 2**i, 2 if i > 0 and j == 0 else 1, padding, shortcut))
                 channels = width * 2**i * block.expansion
             self.add_module(f"layer{i + 1}", stage)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -110,7 +117,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for i in range(self.stages):
-            x = self.get_submodule(f"layer{i + 1}")(x)
+            x = getattr(self, f"layer{i + 1}")(x)
         return self.fc(self.avgpool(x).flatten(1))
 
 
@@ -143,6 +150,8 @@ def build(
     padding: str = "same",
     zero_init_gamma: bool = True,
     init: str = "official",
+    shortcut: int = 1,
+    shadow_layers: str = "auto",
 ) -> ResNet:
     """A residual network. The defaults are the DAMP authors' ResNet-18 for CIFAR.
 
@@ -157,6 +166,9 @@ def build(
         padding: ``same`` = Flax's SAME, the authors'; ``symmetric`` = equal on both sides, torchvision's.
         zero_init_gamma: start with the last BatchNorm scale of each block at zero.
         init: ``official`` = :func:`init_official`; ``torch`` = torch's defaults.
+        shortcut: kernel of the shortcuts' convolutions: 1, or 3 as the WAS authors have it.
+        shadow_layers: what WAS with ``layers="auto"`` transforms, a regular expression on module names;
+            "auto" leaves it to WAS.
 
     Raises:
         UserError: for an unknown knob value or an image that is too small.
@@ -166,10 +178,12 @@ def build(
     check_choice("stem", stem, STEMS)
     check_choice("padding", padding, PADDINGS)
     check_choice("init", init, INITS)
+    check_choice("shortcut", str(shortcut), ("1", "3"))
     check_image_size(
         f"a ResNet of {len(counts)} stages with the {stem} stem", image_size, least_image(len(counts), stem)
     )
-    model = ResNet(counts, width, BLOCKS[block], stem, padding, num_classes, in_channels)
+    model = ResNet(counts, width, BLOCKS[block], stem, padding, shortcut, num_classes, in_channels)
+    model.shadow_layers = shadow_layers
     if init == "official":
         init_official(model)
     if zero_init_gamma:

@@ -20,7 +20,7 @@ def write_json(path: Path, content: Any) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def set_aside(path: Path, why: str) -> None:
@@ -28,7 +28,7 @@ def set_aside(path: Path, why: str) -> None:
     target = path.parent / "damaged" / f"{path.stem}-{time.time_ns()}{path.suffix}"
     target.parent.mkdir(exist_ok=True)
     try:
-        os.replace(path, target)
+        path.replace(target)
     except FileNotFoundError:  # another process was quicker
         return
     warn(f"{path}: {why}; kept as {target}")

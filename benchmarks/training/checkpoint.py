@@ -22,7 +22,7 @@ def save(path: Path, cell_id: str, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial-{os.getpid()}")
     torch.save({"version": VERSION, "cell": cell_id, **state}, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:
@@ -33,7 +33,15 @@ def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:
         state = torch.load(path, map_location=device, weights_only=True)
         if state["version"] != VERSION or state["cell"] != cell_id:
             raise ValueError(f"it is of cell {state['cell']}, version {state['version']}")
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         set_aside(path, f"checkpoint can't be used ({str(error).splitlines()[0]}); its cell starts anew")
         return None
     return state

@@ -64,7 +64,9 @@ class Trainer:
         )
         self.progress = Progress()
 
-    def run(self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None) -> Progress:
+    def run(
+        self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None
+    ) -> Progress:
         """Train to the end.
 
         Args:
@@ -88,7 +90,7 @@ class Trainer:
         started = self._clock()
         total = torch.zeros((), device=self.device)
         for x, y in epoch_batches(self.data, self.cell.recipe, self.cell.seed, self.progress.epoch):
-            total += self._step(x, y)
+            total += self.step(x, y)
         loss = float(total) / self.steps  # the epoch's only wait for the device
         self.progress.seconds += self._clock() - started
         self.progress.epoch += 1
@@ -100,7 +102,8 @@ class Trainer:
         self.progress.curve.append(entry)
         return entry
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One training step on the batch (x, y); returns its loss, detached and still on the device."""
         # Layers that draw by themselves, such as a model's own dropout, use torch's global generator.
         torch.manual_seed(derive_seed(self.cell.seed, "layers", self.progress.step))
         set_learning_rate(self.optimizer, self.schedule(self.progress.step))
