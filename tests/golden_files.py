@@ -1,6 +1,6 @@
-"""Where the golden vectors are: the whole set beside the repository if it is there, else the selection in tests/goldens.
+"""The golden vectors: the whole set beside the repository if it is there, else the selection in tests/goldens.
 
-The selection has the files' own names and array names but fewer cases, so every test runs on what the file holds.
+The selection has the same names of files and arrays but fewer cases; every test runs on what its file holds.
 """
 
 from __future__ import annotations

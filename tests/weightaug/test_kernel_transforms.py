@@ -62,7 +62,7 @@ def test_crop_probabilities_are_those_of_the_sampling_rule(taps: int, low: float
         area = taps * taps * random.uniform(low, high, count)
         ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3), count))
         w, h = np.rint(np.sqrt(area * ratio)).astype(int), np.rint(np.sqrt(area / ratio)).astype(int)
-        fits = (height == 0) & (0 < w) & (w <= taps) & (0 < h) & (h <= taps)
+        fits = (height == 0) & (w > 0) & (w <= taps) & (h > 0) & (h <= taps)
         height[fits], width[fits] = h[fits], w[fits]
     height[height == 0], width[width == 0] = taps, taps
     observed = Counter(zip(height.tolist(), width.tolist(), strict=True))
@@ -182,7 +182,7 @@ def test_autocast_leaves_the_weights_precision(dtype: torch.dtype) -> None:
 def test_bad_parameters() -> None:
     with pytest.raises(ValueError, match=r"unknown kernel transform 'turn'; use identity, shift"):
         build_transform("shift_or_turn")
-    with pytest.raises(ValueError, match="translate is -0.1"):
+    with pytest.raises(ValueError, match=r"translate is -0\.1"):
         build_transform("shift", translate=-0.1)
     with pytest.raises(ValueError, match=r"scale is 1.0\.\.0.5"):
         build_transform("crop", scale_min=1.0, scale_max=0.5)

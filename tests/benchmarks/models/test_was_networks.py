@@ -1,4 +1,4 @@
-"""The WAS authors' networks: layers, parameters, multiply-adds, and outputs and gradients from the authors' code."""
+"""The WAS authors' networks: layers, parameters, multiply-adds, outputs and gradients of the authors' code."""
 
 from __future__ import annotations
 
