@@ -25,7 +25,7 @@ class ImageNet(Source):
         if absent:
             return (
                 f"data set imagenet lacks the folders {' and '.join(absent)} (each with 1,000 class folders) in "
-                f"{folder} (set {DATA_VARIABLE} to the folder that holds imagenet; access on request from image-net.org)"
+                f"{folder} (set {DATA_VARIABLE} to the folder that holds imagenet; ask image-net.org for access)"
             )
         return f"data set imagenet is in {folder}, but this version can't stream it yet"
 

@@ -176,6 +176,7 @@ def test_damaged_file_is_named_and_not_opened(small_cifar10: Path) -> None:
 
 
 def test_normalisation_is_per_channel() -> None:
-    data = DataSet(Images(torch.zeros(0), torch.zeros(0)), Images(torch.zeros(0), torch.zeros(0)), (0.5, 0.2), (0.5, 0.1))
+    none = Images(torch.zeros(0), torch.zeros(0))
+    data = DataSet(none, none, (0.5, 0.2), (0.5, 0.1))
     x = data.normalise(torch.tensor([255, 51], dtype=torch.uint8).view(1, 2, 1, 1))
     assert torch.allclose(x.flatten(), torch.tensor([1.0, 0.0]), atol=1e-6)

@@ -76,7 +76,13 @@ def test_divergence_is_a_result() -> None:
 
 
 def test_a_last_step_into_infinity_is_divergence_too() -> None:
-    run = trainer("recipe.epochs=1", "recipe.batch_size=100", "recipe.learning_rate=1e40")
+    run = trainer("recipe.epochs=1", "recipe.batch_size=100")
+
+    def explode(*_: object) -> None:
+        with torch.no_grad():
+            run.model.fc.weight.fill_(float("inf"))
+
+    run.optimizer.register_step_post_hook(explode)
     assert run.run().diverged_at == {"epoch": 1, "step": 1}
 
 
