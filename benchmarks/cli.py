@@ -67,13 +67,25 @@ def _overrides(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"settings, e.g. {example}")
 
 
+def parse(given: Sequence[str]) -> argparse.Namespace:
+    """The options; settings (KEY=VALUE) may stand anywhere among them."""
+    parser = build_parser()
+    options, others = parser.parse_known_args(given)
+    strangers = [text for text in others if text.startswith("-") or "=" not in text]
+    if strangers:
+        parser.error(f"unknown argument {strangers[0]!r}")
+    if others:
+        options.overrides += others
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 some cells failed, 2 something to mend."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given and not given[0].startswith("-") and given[0] not in COMMANDS:
             raise unknown_name("command", given[0], COMMANDS)
-        return _dispatch(build_parser().parse_args(given))
+        return _dispatch(parse(given))
     except UserError as error:
         print(f"weightaug: error: {error}", file=sys.stderr)
         return 2
