@@ -9,7 +9,13 @@ from typing import NoReturn
 
 from benchmarks.errors import UserError, unknown_name
 
-LISTS = {"methods": "method", "models": "model", "datasets": "dataset", "recipes": "recipe", "tables": "table"}
+LISTS = {
+    "methods": "method",
+    "models": "model",
+    "datasets": "dataset",
+    "recipes": "recipe",
+    "tables": "table",
+}
 COMMANDS = ("list", "run", "reproduce", "report")
 
 
@@ -33,9 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
         ("report", "write a table's report from the cards that there are, without training"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("table", metavar="TABLE", help="such as damp/table2; see `weightaug list tables`")
+        command.add_argument(
+            "table", metavar="TABLE", help="such as damp/table2; see `weightaug list tables`"
+        )
         command.add_argument("--scale", default="full", help="full (default), reduced or smoke")
-        command.add_argument("--seeds", type=int, help="number of seeds; default: what the table says for the scale")
+        command.add_argument(
+            "--seeds", type=int, help="number of seeds; default: what the table says for the scale"
+        )
         command.add_argument("--reports", default="reports", metavar="FOLDER", help="where reports go")
         command.add_argument(
             "--with",
@@ -46,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
             help="one more row of your own, e.g. --with 'method=mine method.strength=2' (repeatable)",
         )
         if name == "report":
-            command.add_argument("--cards", metavar="FOLDER", help="folder of cards to use instead of the store's")
+            command.add_argument(
+                "--cards", metavar="FOLDER", help="folder of cards to use instead of the store's"
+            )
         _overrides(command, "device=cuda wandb=disabled workers=2")
     return parser
 
@@ -66,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"weightaug: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("weightaug: stopped; what was finished is kept, the same command goes on from here", file=sys.stderr)
+        print(
+            "weightaug: stopped; what was finished is kept, the same command goes on from here",
+            file=sys.stderr,
+        )
         return 130
 
 

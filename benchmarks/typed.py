@@ -38,7 +38,9 @@ def build(cls: type[T], raw: Any, where: str) -> T:
         if key not in fields:
             raise unknown_name(f"key in {where}:", str(key), fields)
     for name, field in fields.items():
-        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        optional = (
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        )
         if name not in raw and not optional:
             raise UserError(f"{where} lacks the key {name!r}")
     hints = typing.get_type_hints(cls)
@@ -61,7 +63,11 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return {str(key): convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, typing.cast(type, hint)) else build(typing.cast(type, hint), value, where)
+        return (
+            value
+            if isinstance(value, typing.cast(type, hint))
+            else build(typing.cast(type, hint), value, where)
+        )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):

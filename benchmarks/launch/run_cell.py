@@ -12,7 +12,7 @@ import torch
 from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
 from benchmarks.data.dataset import DataSet, Source
-from benchmarks.evaluation.evaluate import TestSets, evaluate
+from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
@@ -100,14 +100,16 @@ def _cost(
     }
 
 
-_loaded: dict[str, tuple[DataSet, TestSets]] = {}
+_loaded: dict[str, tuple[DataSet, EvaluationImages]] = {}
 
 
-def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[DataSet, TestSets]:
+def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[DataSet, EvaluationImages]:
     """The data set and its test sets, kept from cell to cell as long as they are the same."""
-    key = json.dumps([cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions, device], sort_keys=True)
+    key = json.dumps(
+        [cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions, device], sort_keys=True
+    )
     if key not in _loaded:
         _loaded.clear()
         data = source.load(runtime.data_folder, runtime.download).to(device)
-        _loaded[key] = data, TestSets.make(source, data, cell.evaluation.corruptions)
+        _loaded[key] = data, EvaluationImages.make(source, data, cell.evaluation.corruptions)
     return _loaded[key]

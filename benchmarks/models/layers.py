@@ -20,13 +20,14 @@ def pad_same(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], value:
     for size, k, s in reversed(
         list(zip(x.shape[-2:], kernel, stride, strict=True))
     ):  # F.pad: last axis first
-        total = max((-(-size // s) - 1) * s + k - size, 0)
+        n = int(size)  # a plain number when traced, too: the pad is a property of the network, not arithmetic
+        total = max((-(-n // s) - 1) * s + k - n, 0)
         pads += [total // 2, total - total // 2]
     return F.pad(x, pads, value=value)
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with SAME padding, see :func:`pad_same`. Its own ``padding`` is 0: the input is padded."""
+    """A convolution with SAME padding, see :func:`pad_same`. Its own ``padding`` is 0, the input has it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(pad_same(input, self.kernel_size, self.stride))

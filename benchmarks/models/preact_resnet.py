@@ -1,7 +1,7 @@
 """Pre-activation residual networks, as the DAMP authors build them (He et al. 2016b; damp.md section 8).
 
-One deviation from the original is the authors': the shortcut of EVERY block, identity ones too, starts after the
-block's first BatchNorm and ReLU.
+One deviation from the original is the authors': the shortcut of EVERY block, identity ones too, starts after
+the block's first BatchNorm and ReLU.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PreActResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         for i in range(self.stages):
-            x = self.get_submodule(f"layer{i + 1}")(x)
+            x = getattr(self, f"layer{i + 1}")(x)
         return self.fc(self.avgpool(self.relu(self.bn(x))).flatten(1))
 
 

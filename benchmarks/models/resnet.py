@@ -79,7 +79,7 @@ def projection(
 
 
 class ResNet(nn.Module):
-    """Stem, stages of residual blocks (each but the first doubles width and halves size), mean, linear.
+    """Stem, stages of residual blocks (all but the first double the width and halve the size), mean, linear.
 
     Modules have torchvision's names. Maps [N, in_channels, H, W] to logits [N, num_classes].
     """
@@ -117,7 +117,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for i in range(self.stages):
-            x = self.get_submodule(f"layer{i + 1}")(x)
+            x = getattr(self, f"layer{i + 1}")(x)
         return self.fc(self.avgpool(x).flatten(1))
 
 

@@ -52,7 +52,7 @@ class Sample:
         return stdev(self.values.values()) if len(self.values) > 1 else None
 
     def counting_diverged(self, metric: str) -> dict[int, float]:
-        """The values by seed, with the metric's worst value for the runs that diverged before they had one."""
+        """The values by seed, with the metric's worst for the runs that diverged before they had one."""
         lost = worst(metric)
         return dict(self.values) | (
             {} if lost is None else {s: lost for s in self.diverged if s not in self.values}
@@ -103,7 +103,9 @@ class Evidence:
     @property
     def cards(self) -> list[Card]:
         """The distinct cards, in the table's order."""
-        found = [card for lines in self.lines.values() for line in lines for card in line.cards.values() if card]
+        found = [
+            card for lines in self.lines.values() for line in lines for card in line.cards.values() if card
+        ]
         return list({card["id"]: card for card in found}.values())
 
     @property
@@ -241,6 +243,8 @@ def _test(claim: Claim, left: Sample, right: Sample) -> Finding | Paired:
 
 def _with_caveats(finding: Finding, metric: str, samples: Sequence[Sample]) -> Finding:
     """``finding`` with what the reader must know of diverged and missing runs in its reason."""
+    if finding.verdict is Verdict.NOT_RUN:
+        return finding
     notes = [finding.reason] if finding.reason else []
     diverged = sum(len(sample.diverged) for sample in samples)
     lost = worst(metric)
@@ -250,6 +254,6 @@ def _with_caveats(finding: Finding, metric: str, samples: Sequence[Sample]) -> F
     elif diverged:
         notes.append(f"{diverged} diverged run{'s' * (diverged > 1)}")
     missing = len({seed for sample in samples for seed in sample.missing})
-    if missing and finding.verdict is not Verdict.NOT_RUN:
+    if missing:
         notes.append(f"{missing} seed{'s' * (missing > 1)} not run")
     return replace(finding, reason="; ".join(notes))

@@ -6,7 +6,8 @@
     type.NAME.KEY       mean over the severities of one corruption type
     cost.NAME           a number of the card's cost, e.g. cost.seconds_per_epoch
 
-Means are unweighted because all corrupted sets have the same size (DAMP paper, section 4 and its tables' captions).
+Means are unweighted because all corrupted sets have the same size (DAMP paper, section 4 and its tables'
+captions).
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ WORST = {"error": 100.0, "top3_error": 100.0, "ece": 1.0}
 
 
 def check_metric(path: str, where: str) -> None:
-    """Raise a :class:`UserError` unless ``path`` is a metric path; ``where`` is what the error calls its place."""
+    """Raise a :class:`UserError` unless ``path`` is a metric path; ``where`` names its place."""
     parts = path.split(".")
     lengths = {"clean": 2, "corrupted": 2, "severity": 3, "type": 3, "cost": 2}
     if parts[0] not in lengths:
-        raise unknown_name(f"metric in {where}:", path, [*(f"{k}.error" for k in ("clean", "corrupted")), *lengths])
+        raise unknown_name(
+            f"metric in {where}:", path, [*(f"{k}.error" for k in ("clean", "corrupted")), *lengths]
+        )
     if len(parts) != lengths[parts[0]]:
         raise UserError(f"{where}: the metric {path!r} needs {lengths[parts[0]]} parts divided by dots")
     known = COSTS if parts[0] == "cost" else KEYS
@@ -48,7 +51,8 @@ def check_metric(path: str, where: str) -> None:
 
 
 def measure(card: Card, path: str, mode: str = "plain") -> float | None:
-    """The number at ``path`` in ``card`` for the inference ``mode``; None where the run diverged before it was.
+    """The number at ``path`` in ``card`` for the inference ``mode``; None where the run diverged before it
+    was.
 
     A cost is a number even of a diverged run, if the run got far enough for it.
     """

@@ -1,8 +1,8 @@
 """The report's plots, readable on a light and on a dark page and by the colour-blind.
 
-Colours are those of Okabe and Ito without black and yellow, which vanish on one of the two pages, and never the only
-difference: every row has its marker. The background is transparent, the ink a grey that stands out from both pages.
-The same evidence gives the same bytes.
+Colours are those of Okabe and Ito without black and yellow, which vanish on one of the two pages, and never
+the only difference: every row has its marker. The background is transparent, the ink a grey that stands out
+from both pages. The same evidence gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy import stats
 
 from benchmarks.reports.measures import SEVERITIES, corruption_types
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#808080"
-WIDTH = 8.0  # inches; at 200 dots per inch twice the 800 pixels that a page shows
-STYLE = {
+WIDTH = 8.0  # inches; at 150 dots per inch more than the 800 pixels that a page shows
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.edgecolor": INK,
@@ -45,12 +46,12 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "savefig.transparent": True,
-    "savefig.dpi": 200,
+    "savefig.dpi": 150,
 }
 
 
 def severity_plot(evidence: Evidence, path: Path) -> None:
-    """Error against severity, 0 being the clean inputs: mean and 95 % interval over seeds, one panel per model."""
+    """Error against severity, 0 being the clean inputs: mean and 95 % interval over seeds, by model."""
     panels = evidence.scale.panels
     styles = _styles(evidence.table)
     with _figure(path, 2.9 * len(panels) + 0.8) as figure:
@@ -96,26 +97,26 @@ def _half_interval(sample: Sample) -> float:
 
 def corruption_plot(evidence: Evidence, path: Path) -> None:
     """Heat maps of the corruption error, the sum of errors over severities relative to the baseline row's."""
-    tables = {panel.label: corruption_errors(evidence, panel.name) for panel in evidence.scale.panels}
-    tables = {label: table for label, table in tables.items() if table}
-    if not tables:
-        return
-    height = sum(0.27 * len(table) + 1.25 for table in tables.values())
+    tables = {
+        _panel_title(panel.label, evidence.lines[panel.name]): corruption_errors(evidence, panel.name)
+        for panel in evidence.scale.panels
+    }
+    height = sum(0.27 * len(table) + 0.7 for table in tables.values()) + 0.2
     with _figure(path, height) as figure:
-        axes = figure.subplots(len(tables), 1, squeeze=False, height_ratios=[len(t) + 2 for t in tables.values()])
+        axes = figure.subplots(len(tables), 1, squeeze=False)
         for axis, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
             _heat_map(axis, table)
             axis.set_title(label, loc="left")
 
 
 def corruption_errors(evidence: Evidence, panel: str) -> dict[str, dict[str, float]]:
-    """Row title -> corruption type (and clean) -> error relative to the baseline row, ratio of means over seeds.
+    """Row title -> corruption type (and clean) -> error relative to the baseline row, ratio of means over
+    seeds.
 
-    DAMP paper, equation 18: the sum over the five severities divided by the baseline's. Empty without a baseline.
+    DAMP paper, equation 18: the sum over the five severities divided by the baseline's. Nan where a run is
+    missing.
     """
-    if evidence.table.baseline is None:
-        return {}
-    baseline = evidence.table.row(evidence.table.baseline)
+    baseline = evidence.table.row(evidence.table.baseline or evidence.table.rows[0].name)
     lines = evidence.lines[panel]
     card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
     metrics = {"clean": "clean.error"}
@@ -124,30 +125,35 @@ def corruption_errors(evidence: Evidence, panel: str) -> dict[str, dict[str, flo
     table = {}
     for line in lines:
         means = {name: evidence.sample(panel, line.row, metric).mean for name, metric in metrics.items()}
-        ratios = {n: mean / by for n, mean in means.items() if mean is not None and (by := divisors[n])}
-        if ratios:
-            table[line.row.title] = ratios
+        table[line.row.title] = {
+            name: mean / divisor if mean is not None and (divisor := divisors[name]) else math.nan
+            for name, mean in means.items()
+        }
     return table
 
 
 def _heat_map(axis: Axes, table: dict[str, dict[str, float]]) -> None:
     names = list(next(iter(table.values())))
-    values = np.array([[row.get(name, math.nan) for name in names] for row in table.values()])
-    reach = max(float(np.nanmax(np.abs(values - 1))), 0.05)
+    values = np.array([list(row.values()) for row in table.values()])
+    reach = max([abs(value - 1) for value in values.flat if not math.isnan(value)], default=0.0) or 1.0
     axis.imshow(values, cmap="PuOr_r", vmin=1 - reach, vmax=1 + reach, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        if not math.isnan(value):
-            # the colour map is pale in the middle and dark at its ends
-            colour = "#ffffff" if abs(value - 1) > 0.6 * reach else "#202020"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
-    axis.set_xticks(range(len(names)), [n.replace("_", " ") for n in names], rotation=30, ha="right")
+        # the colour map is pale in the middle and dark at its ends; without a value the page shows through
+        colour = "#ffffff" if abs(value - 1) > 0.6 * reach else "#202020"
+        if math.isnan(value):
+            colour = INK
+        text = "–" if math.isnan(value) else f"{value:.2f}"
+        axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    crowded = len(names) > 7
+    axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axis.tick_params("x", rotation=90 if crowded else 0)
     axis.set_yticks(range(len(table)), list(table))
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 
 
 def _styles(table: Table) -> dict[str, dict[str, Any]]:
-    """Row name -> style: a colour and a marker for each label; dashed and hollow where a label comes again."""
+    """Row name -> style: a colour and a marker for each label; dashed and hollow where it comes again."""
     labels = list(dict.fromkeys(row.label for row in table.rows))
     styles, seen = {}, set[str]()
     for row in table.rows:
@@ -168,7 +174,7 @@ def _panel_title(label: str, lines: tuple[Line, ...]) -> str:
     """The model, and which rows lack runs, so that a line over fewer seeds is not taken for a whole one."""
 
     def lacking(row: Row, count: int, total: int, word: str) -> str:
-        return f"{row.title} {count} of {total} {word}"
+        return f"{row.title}: {count} of {total} {word}"
 
     notes = []
     for line in lines:
@@ -178,13 +184,15 @@ def _panel_title(label: str, lines: tuple[Line, ...]) -> str:
             notes.append(lacking(line.row, diverged, total, "diverged"))
         if len(cards) < total:
             notes.append(lacking(line.row, total - len(cards), total, "not run"))
-    return f"{label} ({', '.join(notes)})" if notes else label
+    return f"{label} ({'; '.join(notes)})" if notes else label
 
 
 @contextmanager
 def _figure(path: Path, height: float) -> Iterator[Figure]:
-    """A figure in the report's style, written to ``path`` at the end, without a date or a version in the file."""
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    """A figure in the report's style, written to ``path`` at the end, without a date or a version in it."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever style the caller's settings ask for
+        matplotlib.rcParams.update(STYLE)
+        figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.08))
         yield figure
         figure.savefig(path, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""A table's report: Markdown, plots and the cards they were made from, so that it can be made again from those."""
+"""A table's report: Markdown, plots and the cards it was made from, so that it can be made again."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ def write_report(
     folder: Path,
     command: str,
 ) -> Path:
-    """Write ``folder``/<table with - for />.md, and beside it a folder with its plots and cards; return the path.
+    """Write ``folder``/<table with - for />.md, and beside it a folder with its plots and cards; return the
+    path.
 
-    ``cards`` maps (panel, row, seed) to the card, or None where the cell was not run. ``command`` is what makes the
-    report again. The same arguments give the same bytes.
+    ``cards`` maps (panel, row, seed) to the card, or None where the cell was not run. ``command`` is what
+    makes the report again. The same arguments give the same bytes.
     """
     evidence = gather(table, scale, seeds, cards, published)
     if not evidence.cards:
@@ -84,8 +85,9 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
         numbers=[(panel, sections.numbers(evidence, panel, slug)) for panel in panels],
         types=[(panel, sections.by_type(evidence, panel)) for panel in panels],
         measures=[(panel, sections.further_measures(evidence, panel)) for panel in panels],
-        costs=[(panel, sections.costs(evidence, panel)) for panel in panels],
+        costs=[(panel, sections.costs(evidence, panel), sections.sizes(evidence, panel)) for panel in panels],
         printed=sections.printed(evidence),
+        test_images=sections.test_sets(evidence),
         unmeasured=sections.unmeasured(evidence),
         margins=[column for column in evidence.table.columns if column.margin is not None],
         provenance=sections.provenance(evidence),

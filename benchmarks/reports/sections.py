@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from benchmarks.reports.evidence import Evidence, Line, Sample
-from benchmarks.reports.measures import KEYS, corruption_types
+from benchmarks.reports.measures import KEYS, corruption_types, test_images
 from benchmarks.reports.text import (
     claim_evidence,
     cost_text,
@@ -21,11 +21,11 @@ from benchmarks.reports.text import (
     spread_text,
 )
 from benchmarks.reports.verdicts import Verdict
-from benchmarks.tables.table import Ordering, Panel
+from benchmarks.results.card import Card
+from benchmarks.tables.table import Panel
 
 OWN = " †"  # marks a row of our own
 MEBI = 2.0**20
-GIGA = 1e9
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,12 @@ def claims(evidence: Evidence) -> Grid:
         cells = []
         for panel in panels:
             this = found[claim.name, panel.name]
-            parts = [_strong(this.finding.verdict, finding_text(this.finding)), claim_evidence(this)]
+            numbers = claim_evidence(this)
             if this.finding.corrected_p is not None:
-                parts[1] += f", {p_value(this.finding.corrected_p)}"
+                numbers += f", {p_value(this.finding.corrected_p)}"
+            parts = [_strong(this.finding.verdict, finding_text(this.finding)), numbers]
+            if this.finding.reason not in parts[0]:
+                parts.append(this.finding.reason)
             cells.append("<br>".join(part for part in parts if part != "–"))
         rows.append([f"{claim.text}<br><sub>{claim.source}</sub>", *cells])
     return Grid(["Claim", *(panel.label for panel in panels)], rows)
@@ -138,7 +141,9 @@ def further_measures(evidence: Evidence, panel: Panel) -> Grid:
     rows = []
     for line in evidence.lines[panel.name]:
         samples = [(evidence.sample(panel.name, line.row, metric), key) for metric, key in metrics.items()]
-        rows.append([_titled(line), *(spread_text(sample, 3 if key == "ece" else 2) for sample, key in samples)])
+        rows.append(
+            [_titled(line), *(spread_text(sample, 3 if key == "ece" else 2) for sample, key in samples)]
+        )
     headings = [f"{metric.split('.')[0]}<br>{labels[key]}" for metric, key in metrics.items()]
     return Grid(["", *headings], rows)
 
@@ -154,14 +159,40 @@ def costs(evidence: Evidence, panel: Panel) -> Grid:
         peak = plain(max(memory.values.values()) / MEBI, 0) if memory.values else "–"
         total = cost_text(evidence.sample(panel.name, line.row, "cost.training_seconds"), 1)
         evaluation = cost_text(evidence.sample(panel.name, line.row, "cost.evaluation_seconds"), 1)
-        row = [_titled(line), cost_text(seconds, 3), total, evaluation, peak, *_sizes(line)]
+        row = [_titled(line), cost_text(seconds, 3), total, evaluation, peak]
         if base is not None:
             row.insert(2, _relative(seconds, base))
         rows.append(row)
     headings = ["", "s / epoch", "training (s)", "evaluation (s)", "peak memory (MiB)"]
     if base is not None:
         headings.insert(2, "relative")
-    return Grid([*headings, "parameters", "MACs", "FLOPs", "operators not counted"], rows)
+    return Grid(headings, rows)
+
+
+def sizes(evidence: Evidence, panel: Panel) -> Grid:
+    """Parameters, MACs and FLOPs of one forward pass; one row for each distinct size."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for line in evidence.lines[panel.name]:
+        for card in line.cards.values():
+            if card is not None:
+                titles = rows.setdefault(_size(card), [])
+                titles += [] if _titled(line) in titles else [_titled(line)]
+    everything = [_titled(line) for line in evidence.lines[panel.name] if any(line.cards.values())]
+    names = ["all rows" if titles == everything else ", ".join(titles) for titles in rows.values()]
+    return Grid(
+        ["Model size", "parameters", "MACs", "FLOPs", "operators not counted"],
+        [[name, *size] for name, size in zip(names, rows, strict=True)],
+    )
+
+
+def _size(card: Card) -> tuple[str, ...]:
+    cost = card["cost"]
+    counts = [cost.get(key) for key in ("parameters", "macs", "flops")]
+    operators = cost.get("uncounted_operators")
+    return (
+        *("–" if count is None else f"{count:,}" for count in counts),
+        "–" if operators is None else flat(operators) or "none",
+    )
 
 
 def _cost(evidence: Evidence, panel: Panel, row: str) -> Sample:
@@ -171,20 +202,6 @@ def _cost(evidence: Evidence, panel: Panel, row: str) -> Sample:
 def _relative(seconds: Sample, base: Sample) -> str:
     ratios = [value / base.values[seed] for seed, value in seconds.values.items() if base.values.get(seed)]
     return f"{plain(fmean(ratios))} ×" if ratios else "–"
-
-
-def _sizes(line: Line) -> list[str]:
-    """Parameters, MACs, FLOPs and uncounted operators; more than one value where the seeds disagree."""
-    cost = [card["cost"] for card in line.cards.values() if card is not None]
-
-    def distinct(texts: list[str]) -> str:
-        return " or ".join(dict.fromkeys(texts)) or "–"
-
-    counts = [
-        distinct([f"{c[key]:,}" for c in cost if c.get(key) is not None]) for key in ("parameters", "macs", "flops")
-    ]
-    operators = [flat(c["uncounted_operators"]) or "none" for c in cost if c.get("uncounted_operators") is not None]
-    return [*counts, distinct(operators)]
 
 
 def printed(evidence: Evidence) -> Grid | None:
@@ -200,9 +217,16 @@ def printed(evidence: Evidence) -> Grid | None:
             cells.append("–" if value.value is None else column.show(value.value))
         rows.append([row.label, str(row.epochs or ""), *cells])
     headings = [
-        column.label + (f" ({column.unit})" if column.unit != "%" else "") for column in published.columns.values()
+        column.label + (f" ({column.unit})" if column.unit != "%" else "")
+        for column in published.columns.values()
     ]
     return Grid(["Error (%)", "Epochs", *headings], rows)
+
+
+def test_sets(evidence: Evidence) -> str:
+    """How many clean test images the cards were evaluated on."""
+    counts = {test_images(card, mode) for card in evidence.cards for mode in card["metrics"] or ()}
+    return " or ".join(f"{count:,}" for count in sorted(count for count in counts if count is not None))
 
 
 def unmeasured(evidence: Evidence) -> list[str]:
@@ -232,6 +256,9 @@ def provenance(evidence: Evidence) -> Grid:
         texts = Counter(_origin(source, key) for source in sources)
         for text, count in texts.items():
             rows.append([key, f"{text}{f' ({count} of {len(sources)} cards)' if len(texts) > 1 else ''}"])
+    resumed = sum(card["cost"].get("resumed") or 0 for card in evidence.cards)
+    if resumed:
+        rows.append(["continued", f"{resumed} times from a checkpoint"])
     started, finished = (sorted(s[key] for s in sources if s.get(key)) for key in ("started", "finished"))
     if started and finished:
         rows.append(["trained", f"from {started[0]} to {finished[-1]}"])
@@ -249,8 +276,3 @@ def _titled(line: Line) -> str:
 
 def _strong(verdict: Verdict, text: str) -> str:
     return f"**{text}**" if verdict in (Verdict.REPRODUCED, Verdict.DIFFERENT) else text
-
-
-def is_ordering(evidence: Evidence) -> bool:
-    """Whether the table has any ordering, whose correction the report must explain."""
-    return any(isinstance(claim, Ordering) for claim in evidence.table.claims)

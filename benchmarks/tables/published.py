@@ -1,7 +1,7 @@
 """What a paper printed, as data: every value with its source, runs, spread, unit and certainty.
 
-A value nobody knows is ``{value: null, reason: ...}``: it is shown as NO REFERENCE, and whoever has the paper can
-fill it in without touching code.
+A value nobody knows is ``{value: null, reason: ...}``: it is shown as NO REFERENCE, and whoever has the
+paper can fill it in without touching code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PublishedColumn:
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """One printed value. ``spread``: standard deviation over ``runs`` runs; an upper bound where ``bound``."""
+    """One printed value. ``spread``: standard deviation over ``runs`` runs, or its upper ``bound``."""
 
     value: float | None
     unit: str
@@ -142,7 +142,9 @@ def _row(file: _File, row: _Row, where: str) -> PublishedRow:
             raise unknown_name(f"column in {where}:", key, file.columns)
     missing = [key for key in file.columns if key not in row.values]
     if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}; write {{value: null, reason: ...}} if it is not known")
+        raise UserError(
+            f"{where} lacks {', '.join(missing)}; write {{value: null, reason: ...}} if it is not known"
+        )
     values = {key: _value(file, row, key, f"{where}, {key}") for key in file.columns}
     return PublishedRow(row.label, row.epochs, row.source, values)
 
@@ -153,13 +155,17 @@ def _value(file: _File, row: _Row, key: str, where: str) -> PublishedValue:
     low, high = UNITS[column.unit]
     for number in (value.value, value.spread):
         if number is not None and not low <= number <= high:
-            raise UserError(f"{where}: {number:g} lies outside the range of {column.unit} ({low:g} to {high:g})")
+            raise UserError(
+                f"{where}: {number:g} lies outside the range of {column.unit} ({low:g} to {high:g})"
+            )
     runs = file.runs if value.runs is None else value.runs
     reason = value.reason or (file.no_spread if value.value is not None and value.spread is None else "")
     if (value.value is None or value.spread is None) and not reason:
         unknown = "value" if value.value is None else "spread"
         raise UserError(f"{where}: the {unknown} is not known, so give the reason (reason: ...)")
-    source = f"{file.paper}, {file.table}, {row.source}, column {column.label} ({file.versions[column.version]})"
+    source = (
+        f"{file.paper}, {file.table}, {row.source}, column {column.label} ({file.versions[column.version]})"
+    )
     certainty = value.certainty or column.certainty
     return PublishedValue(
         value.value, column.unit, runs, value.spread, value.bound, certainty, source, reason

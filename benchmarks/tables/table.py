@@ -1,6 +1,7 @@
 """A table: which cells fill it, how they are laid out, and which claims it makes.
 
-The file under ``configs/table/`` is the only place where a table is described; nothing here knows of any one of them.
+The file under ``configs/table/`` is the only place where a table is described; nothing here knows of any
+one of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FULL = "full"  # the papers' own schedule and data: the one scale whose numbers 
 
 @dataclass(frozen=True)
 class Column:
-    """A measured column. ``margin``: how far from the published number still counts as the same, in ``unit``."""
+    """A measured column. ``margin``: how far from the published number is still the same, in ``unit``."""
 
     name: str
     label: str
@@ -153,8 +154,8 @@ class Table:
     def cells(self, scale: str, seeds: Iterable[int]) -> list[TableCell]:
         """The distinct cells of ``scale``, seed by seed, so that an interrupted table has whole seeds.
 
-        The overrides are, in this order, those of the scale, the panel, the row, and the panel's for the row's method,
-        then ``seed=N`` and ``scale=NAME``. Rows with the same overrides share a cell.
+        The overrides are, in this order, those of the scale, the panel, the row, and the panel's for the
+        row's method, then ``seed=N`` and ``scale=NAME``. Rows with the same overrides share a cell.
         """
         chosen = self.scale(scale)
         cells = []
@@ -165,7 +166,13 @@ class Table:
                     method = panel.methods.get(row.method or "", ())
                     shared.setdefault((*row.overrides, *method), []).append(row.name)
                 for overrides, rows in shared.items():
-                    parts = (*chosen.overrides, *panel.overrides, *overrides, f"seed={seed}", f"scale={scale}")
+                    parts = (
+                        *chosen.overrides,
+                        *panel.overrides,
+                        *overrides,
+                        f"seed={seed}",
+                        f"scale={scale}",
+                    )
                     cells.append(TableCell(tuple(rows), panel.name, seed, parts))
         return cells
 
@@ -180,7 +187,8 @@ class Table:
 def load_table(source: Path | str | Mapping[str, Any], name: str = "") -> Table:
     """Read and check a table from a YAML file or a mapping.
 
-    ``name`` is the registered name; that of a file is its path below the folder ``table``, without the suffix.
+    ``name`` is the registered name; that of a file is its path below the folder ``table``, without the
+    suffix.
     """
     if isinstance(source, Mapping):
         raw, where = dict(source), name or "table"
@@ -189,7 +197,9 @@ def load_table(source: Path | str | Mapping[str, Any], name: str = "") -> Table:
         raw, where = read_yaml(path), name or _registered_name(path)
     for key, cls in (("columns", Column), ("rows", Row)):
         raw[key] = _named(cls, raw.get(key), f"{where}: {key}")
-    raw["claims"] = tuple(_claim(claim, f"{where}: claims[{i}]") for i, claim in enumerate(raw.get("claims") or ()))
+    raw["claims"] = tuple(
+        _claim(claim, f"{where}: claims[{i}]") for i, claim in enumerate(raw.get("claims") or ())
+    )
     scales = raw.get("scales")
     if not isinstance(scales, Mapping) or not scales:
         raise UserError(f"{where} needs at least one scale under 'scales'")
@@ -209,7 +219,7 @@ def _registered_name(path: Path) -> str:
 def _named(cls: type, raw: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(raw, Sequence) or isinstance(raw, str) or not raw:
         raise UserError(f"{where} must be a list with at least one entry")
-    items = tuple(build(cls, item, f"{where}[{index}]") for index, item in enumerate(raw))
+    items: tuple[Any, ...] = tuple(build(cls, item, f"{where}[{index}]") for index, item in enumerate(raw))
     by_name(items, where)
     return items
 
@@ -242,6 +252,12 @@ def _find(rows: tuple[Row, ...], kind: str, name: str) -> Row:
 def _check(table: Table) -> None:
     """What the types cannot say: names that point somewhere, metrics that exist, margins that can hold."""
     by_name(table.claims, f"{table.name}: claims")
+    titles = [row.title for row in table.rows]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UserError(
+                f"{table.name}: two rows are shown as {title!r}; change the label or epochs of one"
+            )
     for item in (*table.columns, *table.claims):
         check_metric(item.metric, f"{table.name}: {item.name}")
     for claim in table.claims:
@@ -249,7 +265,9 @@ def _check(table: Table) -> None:
             _find(table.rows, f"row in {table.name}, claim {claim.name}:", name)
     if table.baseline is not None:
         _find(table.rows, f"row in {table.name}, baseline:", table.baseline)
-    margins = [(item.name, item.margin) for item in (*table.columns, *table.claims) if not isinstance(item, Ordering)]
+    margins = [
+        (item.name, item.margin) for item in (*table.columns, *table.claims) if not isinstance(item, Ordering)
+    ]
     for name, margin in margins:
         if margin is not None and margin <= 0:
             raise UserError(f"{table.name}: the margin of {name} must be above 0, not {margin:g}")

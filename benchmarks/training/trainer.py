@@ -64,7 +64,9 @@ class Trainer:
         )
         self.progress = Progress()
 
-    def run(self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None) -> Progress:
+    def run(
+        self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None
+    ) -> Progress:
         """Train to the end.
 
         Args:
@@ -81,14 +83,20 @@ class Trainer:
             if path and time.monotonic() - saved >= every:
                 self.save(path)
                 saved = time.monotonic()
+        if not self.progress.diverged_at and not self._finite():
+            self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
         return self.progress
+
+    def _finite(self) -> bool:
+        """Whether the last step left numbers that can be evaluated; its loss was taken before it."""
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
 
     def _epoch(self) -> dict[str, float]:
         self.model.train()
         started = self._clock()
         total = torch.zeros((), device=self.device)
         for x, y in epoch_batches(self.data, self.cell.recipe, self.cell.seed, self.progress.epoch):
-            total += self._step(x, y)
+            total += self.step(x, y)
         loss = float(total) / self.steps  # the epoch's only wait for the device
         self.progress.seconds += self._clock() - started
         self.progress.epoch += 1
@@ -100,7 +108,8 @@ class Trainer:
         self.progress.curve.append(entry)
         return entry
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One training step on the batch (x, y); returns its loss, detached and still on the device."""
         # Layers that draw by themselves, such as a model's own dropout, use torch's global generator.
         torch.manual_seed(derive_seed(self.cell.seed, "layers", self.progress.step))
         set_learning_rate(self.optimizer, self.schedule(self.progress.step))

@@ -1,4 +1,4 @@
-"""Small made-up cards with fixed numbers, for tests of what reports make of cards. Nothing here was measured."""
+"""Small made-up cards with fixed numbers, to test what reports make of cards. Nothing was measured."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def fake_cards(
     return cards
 
 
-def fake_card(panel: str, method: str, seed: int, long: bool = False, diverged: bool = False) -> dict[str, Any]:
+def fake_card(
+    panel: str, method: str, seed: int, long: bool = False, diverged: bool = False
+) -> dict[str, Any]:
     """One card; the same arguments give the same numbers."""
     name = f"{panel}-{method}-{'long' if long else 'short'}-{seed}"
     dice = random.Random(name)

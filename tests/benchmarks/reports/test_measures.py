@@ -1,0 +1,49 @@
+"""Metric paths against plain numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from fake_cards import fake_card
+
+from benchmarks.errors import UserError
+from benchmarks.reports.measures import KEYS, measure, worst
+
+
+@pytest.mark.parametrize("mode", ["plain", "shadow"])
+@pytest.mark.parametrize("key", KEYS)
+def test_means_are_unweighted(mode: str, key: str) -> None:
+    card = fake_card("vit", "was", 0)
+    of_mode = card["metrics"][mode]
+    grid = np.array([values[key] for values in of_mode["corrupted"].values()])
+    assert measure(card, f"clean.{key}", mode) == of_mode["clean"][key]
+    assert measure(card, f"severity.0.{key}", mode) == of_mode["clean"][key]
+    assert measure(card, f"corrupted.{key}", mode) == pytest.approx(grid.mean())
+    for severity in range(1, 6):
+        assert measure(card, f"severity.{severity}.{key}", mode) == pytest.approx(
+            grid[:, severity - 1].mean()
+        )
+    for name, values in zip(of_mode["corrupted"], grid, strict=True):
+        assert measure(card, f"type.{name}.{key}", mode) == pytest.approx(values.mean())
+
+
+def test_costs_also_of_a_diverged_run() -> None:
+    card = fake_card("vit", "sam", 1, diverged=True)
+    assert measure(card, "cost.seconds_per_epoch") == card["cost"]["seconds_per_epoch"]
+    assert measure(card, "clean.error") is None
+    card["cost"]["peak_memory_bytes"] = None
+    assert measure(card, "cost.peak_memory_bytes") is None
+
+
+def test_unknown_mode_and_type_are_named() -> None:
+    card = fake_card("vit", "sam", 1)
+    with pytest.raises(UserError, match=r"unknown inference mode of card .*'shadow'"):
+        measure(card, "clean.error", "shadow")
+    with pytest.raises(UserError, match="did you mean 'contrast'"):
+        measure(card, "type.contrsat.error")
+
+
+def test_worst_values() -> None:
+    assert worst("corrupted.error") == 100 and worst("severity.3.top3_error") == 100
+    assert worst("clean.ece") == 1
+    assert worst("clean.nll") is None and worst("cost.seconds_per_epoch") is None

@@ -1,0 +1,161 @@
+"""Tables as data: their cells, and what a wrong file gets."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.errors import UserError
+from benchmarks.tables.published import load_published
+from benchmarks.tables.table import Ordering, Ratio, load_table
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+TABLES = sorted((CONFIGS / "table").rglob("*.yaml"))
+
+SMALL: dict[str, Any] = yaml.safe_load("""
+    title: A table
+    description: for tests
+    published: x/y
+    baseline: plain
+    columns:
+      - {name: clean, label: Clean, metric: clean.error, margin: 1}
+    rows:
+      - {name: plain, label: Plain, overrides: [method=sgd]}
+      - {name: noisy, label: Noisy, published: noisy, overrides: [method=damp, recipe.epochs_factor=2]}
+      - {name: noisy-shadow, label: Shadow, mode: shadow, overrides: [method=damp, recipe.epochs_factor=2]}
+    claims:
+      - {name: a, kind: ordering, text: t, source: s, metric: corrupted.error, lower: noisy, higher: plain}
+      - {name: b, kind: ratio, text: t, source: s, metric: cost.seconds_per_epoch, numerator: noisy,
+         denominator: plain, expected: 1.0, margin: 0.1}
+    scales:
+      full: {seeds: 1, needs_gpu: true, panels: [{name: big, label: Big}]}
+      smoke:
+        seeds: 2
+        overrides: [dataset=digits]
+        panels:
+          - {name: m, label: M, overrides: [model=m], methods: {damp: [method.sigma=0.1]}}
+          - {name: n, label: N, overrides: [model=n]}
+""")
+
+
+@pytest.mark.parametrize("path", TABLES, ids=[str(path.relative_to(CONFIGS)) for path in TABLES])
+def test_every_table_loads_and_points_to_what_was_published(path: Path) -> None:
+    table = load_table(path)
+    assert table.name == str(path.relative_to(CONFIGS / "table").with_suffix(""))
+    if table.published:
+        published = load_published(CONFIGS / "published" / f"{table.published}.yaml")
+        table.check_published(published)
+    for scale in table.scales.values():
+        assert table.cells(scale.name, range(scale.seeds))
+
+
+def test_table2_has_the_cells_of_six_methods_on_two_models() -> None:
+    table = load_table(CONFIGS / "table" / "damp" / "table2.yaml")
+    cells = table.cells("smoke", range(3))
+    assert len(cells) == 2 * 8 * 3  # nine rows, of which the two of WAS share a cell
+    assert {row for cell in cells for row in cell.rows} == {row.name for row in table.rows}
+    assert len({cell.overrides for cell in cells}) == len(cells)
+    assert ("was-aom", "was-dom") in {cell.rows for cell in cells}
+    assert table.scale("full").needs_gpu and not table.scale("smoke").needs_gpu
+
+
+def test_cells_are_overrides_in_order_and_equal_rows_share_one() -> None:
+    cells = load_table(SMALL, "small").cells("smoke", [3, 5])
+    assert [(cell.panel, cell.seed, cell.rows) for cell in cells[:4]] == [
+        ("m", 3, ("plain",)),
+        ("m", 3, ("noisy", "noisy-shadow")),
+        ("n", 3, ("plain",)),
+        ("n", 3, ("noisy", "noisy-shadow")),
+    ]
+    expected = ("dataset=digits", "model=m", "method=damp", "recipe.epochs_factor=2", "method.sigma=0.1")
+    assert cells[1].overrides == (*expected, "seed=3", "scale=smoke")
+    assert cells[3].overrides == ("dataset=digits", "model=n", *expected[2:4], "seed=3", "scale=smoke")
+    assert len(cells) == 8
+
+
+def test_claims_and_defaults_are_typed() -> None:
+    table = load_table(SMALL, "small")
+    ordering, ratio = table.claims
+    assert isinstance(ordering, Ordering) and ordering.rows == ("noisy", "plain")
+    assert isinstance(ratio, Ratio) and ratio.rows == ("noisy", "plain")
+    assert table.columns[0].margin == 1.0 and isinstance(table.columns[0].margin, float)
+    assert table.row("plain").mode == "plain" and table.row("plain").published is None
+
+
+def set_at(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(raw: Any) -> None:
+        for key in path[:-1]:
+            raw = raw[key]
+        raw[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_at("titel", value="x"), "unknown key in t: 'titel'; did you mean 'title'"),
+        (set_at("columns", 0, "metrics", value="x"), "did you mean 'metric'"),
+        (
+            set_at("columns", 0, "metric", value="clean.eror"),
+            "unknown metric in t: clean: 'clean.eror'; did you",
+        ),
+        (set_at("columns", 0, "metric", value="claen.error"), "did you mean 'clean.error'"),
+        (set_at("columns", 0, "metric", value="clean"), "needs 2 parts"),
+        (set_at("columns", 0, "metric", value="severity.6.error"), "needs a severity from 0 to 5"),
+        (set_at("columns", 0, "margin", value=0), "margin of clean must be above 0"),
+        (set_at("columns", value=[]), "columns must be a list with at least one entry"),
+        (set_at("rows", 1, "overide", value=[]), "did you mean 'overrides'"),
+        (set_at("rows", 1, "name", value="plain"), "has the name 'plain' twice"),
+        (set_at("rows", 1, "label", value="Plain"), "two rows are shown as 'Plain'"),
+        (set_at("rows", 1, "overrides", value="method=damp"), "must be a list"),
+        (set_at("claims", 0, "kind", value="order"), "unknown kind .*did you mean 'ordering'"),
+        (set_at("claims", 0, "lower", value="nosy"), "claim a: 'nosy'; did you mean 'noisy'"),
+        (set_at("claims", 0, "expected", value=1.0), "unknown key in t: claims\\[0\\]: 'expected'"),
+        (set_at("claims", 1, "metric", value="cost.secs_per_epoch"), "did you mean 'cost.seconds_per_epoch'"),
+        (set_at("claims", 1, "margin", value=-0.1), "margin of b must be above 0"),
+        (set_at("baseline", value="sgd"), "baseline: 'sgd'"),
+        (set_at("scales", value={}), "needs at least one scale"),
+        (set_at("scales", "smoke", "seed", value=1), "did you mean 'seeds'"),
+        (set_at("scales", "smoke", "seeds", value=0), "seeds must be at least 1"),
+        (set_at("scales", "smoke", "panels", value=None), "panels must be a list"),
+    ],
+)
+def test_a_wrong_table_is_named(change: Callable[[dict[str, Any]], None], message: str) -> None:
+    raw = copy.deepcopy(SMALL)
+    change(raw)
+    with pytest.raises(UserError, match=message) as error:
+        load_table(raw, "t")
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_scale_and_row() -> None:
+    table = load_table(SMALL, "small")
+    with pytest.raises(UserError, match="unknown scale of small 'smok'; did you mean 'smoke'"):
+        table.cells("smok", [0])
+    with pytest.raises(UserError, match="did you mean 'noisy'"):
+        table.row("noissy")
+
+
+def test_nothing_heavy_is_imported_with_tables_and_measures() -> None:
+    code = (
+        "import sys, benchmarks.reports, benchmarks.reports.measures, benchmarks.tables.table\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'statsmodels', 'matplotlib', 'jinja2', 'hydra'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = (
+        "import sys, benchmarks.reports.render, benchmarks.reports.terminal\nsys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
