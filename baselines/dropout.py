@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from weightaug.method import Criterion, Method
+from weightaug.method import Criterion, Method, backpropagate
 from weightaug.random import RandomSource
 
 OUTPUT, INPUT = "output", "input"
@@ -162,7 +163,7 @@ class Dropout(Method):
             loss = criterion(self.model(x), y)
         finally:
             self._active = False
-        loss.backward()
+        backpropagate(loss)
         return loss.detach()
 
     def _output_hook(self, place: int, module: nn.Module, args: Any, output: Any) -> Any:
@@ -177,7 +178,8 @@ class Dropout(Method):
     def _drop(self, place: int, x: Tensor) -> Tensor:
         if not self._active or self.p == 0:
             return x
-        generator = self.random.generator(x.device, self.step, "mask", place, self._calls[place])
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        generator = self.random.generator(x.device, self.step, "mask", place, self._calls[place], rank)
         self._calls[place] += 1  # a module that is called twice gets two masks
         kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=generator)
         return x * kept.div_(1 - self.p)

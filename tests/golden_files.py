@@ -1,4 +1,4 @@
-"""The golden vectors: the whole set beside the repository if it is there, else the selection in tests/goldens.
+"""The golden vectors: the whole set beside the repository if it is there, else that in tests/goldens.
 
 The selection has the same names of files and arrays but fewer cases; every test runs on what its file holds.
 """

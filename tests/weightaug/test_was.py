@@ -9,43 +9,14 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
+from was_processes import batch, distributed, gradients, network, seeded
 
 from baselines import SGD
 from weightaug import WAS
 from weightaug.kernel_draws import Shift, apply
 from weightaug.was import shadow_layers, shadow_weights
-
-
-def network(norm: bool = True) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1),
-        nn.BatchNorm2d(4) if norm else nn.Identity(),
-        nn.ReLU(),
-        nn.Conv2d(4, 6, 3, padding=1, stride=2, bias=False),
-        nn.BatchNorm2d(6) if norm else nn.Identity(),
-        nn.ReLU(),
-        nn.Conv2d(6, 6, 5, padding=2, groups=6),
-        nn.Conv2d(6, 8, 1),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 3),
-    )
-
-
-def batch(seed: int = 0, count: int = 6) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 3, 8, 8, generator=generator), torch.arange(count) % 3
-
-
-def seeded(seed: int = 0, **options: Any) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return network(**options)
-
-
-def gradients(model: nn.Module) -> list[Tensor]:
-    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
 def test_layers() -> None:
@@ -297,6 +268,11 @@ def test_autocast_and_compile() -> None:
         assert torch.allclose(a, b, rtol=1e-5)
     for a, b in zip(gradients(eager), gradients(compiled), strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_are_one(tmp_path: Any) -> None:
+    arguments = (str(tmp_path / "rendezvous"),)
+    torch.multiprocessing.start_processes(distributed, arguments, nprocs=2, start_method="fork")
 
 
 def test_overfits_one_batch() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 
 import pytest
 import torch
@@ -11,10 +10,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines import SGD
+from baselines import ASAM, SAM, SGD, Dropout
+from benchmarks import registry
 from benchmarks.cost.counting import count, measured_passes, training_cost
 from benchmarks.models import preact_resnet, resnet, vit
-from weightaug import Criterion, Method
+from weightaug import DAAP, DAMP, WAS, Criterion, Method
 
 DATA = {"num_classes": 10, "in_channels": 1, "image_size": 8}
 TINY = {
@@ -79,6 +79,26 @@ def test_published_counts_of_torchvision(name: str) -> None:
     assert cost.parameters == meta["num_params"]
     assert cost.macs / 1e9 == pytest.approx(meta["_ops"], abs=6e-4)  # torchvision counts multiply-adds
     assert cost.agree(0.01)
+
+
+WAS_NETWORKS = {  # measured on the authors' code: convolutions and linear layers, 10 classes, 32x32
+    "vgg16_was": 313_196_544 + 529_408,
+    "resnet18_was": 605_749_248 + 5_120,
+    "resnet34_was": 1_209_729_024 + 5_120,
+    "googlenet_was": 1_447_231_488 + 10_240,
+    "mobilenetv2_was": 44_020_224,
+    "efficientnet_lite0_was": 7_834_848 + 12_800,
+}
+
+
+@pytest.mark.parametrize("name", WAS_NETWORKS)
+def test_networks_of_the_was_authors(name: str) -> None:
+    config = registry.lookup("model", name).read()
+    build = registry.locate(config.pop("_target_"))
+    config.pop("description")
+    cost = count(build(num_classes=10, in_channels=3, image_size=32, **config), (3, 32, 32))
+    assert cost.macs == WAS_NETWORKS[name]
+    assert cost.agree(0)
 
 
 def test_attention_of_torch_is_counted() -> None:
@@ -178,6 +198,20 @@ def test_passes_are_measured(name: str) -> None:
     assert 1.5 < cost.plain_backward_flops / cost.plain_forward_flops < 2
 
 
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+@pytest.mark.parametrize("sub_batches", [1, 4])
+def test_passes_of_the_methods(name: str, sub_batches: int) -> None:
+    model = TINY[name]()
+    batch = (F.cross_entropy, torch.randn(8, 1, 8, 8), torch.arange(8))
+    for method in (DAMP, DAAP):
+        assert measured_passes(method(model, sub_batches=sub_batches), *batch) == 1
+    for method in (SAM, ASAM):
+        cost = training_cost(method(model, sub_batches=sub_batches), *batch)
+        assert (cost.forward_passes, cost.backward_passes) == (2, 2)
+    assert measured_passes(Dropout(model), *batch) == 1
+    assert 1 <= measured_passes(WAS(model), *batch) < 1.02  # the transforms are small matrix products
+
+
 class Stacked(Method):
     """Four copies of two convolutions, each for its quarter of the batch, as grouped convolutions."""
 
@@ -207,4 +241,3 @@ def test_stacked_copies_cost_what_they_do() -> None:
     by_hand = 2 * 8 * (6 * 36 * 27 + 5 * 16 * 54)
     assert cost.plain_forward_flops == by_hand
     assert cost.plain_backward_flops == 2 * by_hand - 2 * 8 * 6 * 36 * 27  # no gradient of the images
-    assert math.isclose(measured_passes(SGD(model), F.cross_entropy, x, y), 1)
