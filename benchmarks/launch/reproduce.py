@@ -21,6 +21,7 @@ from benchmarks.tables.published import Published, load_published
 from benchmarks.tables.table import Row, Table, load_table
 from benchmarks.terminal import note
 
+WIDTH = 120
 Place = tuple[str, str, int]
 """(panel, row, seed): where in a table a card belongs."""
 
@@ -175,7 +176,10 @@ def _write(request: Request, cards: Mapping[Place, Card | None]) -> None:
         request.reports / request.scale,
         f"weightaug reproduce {request.table.name} --scale {request.scale} --seeds {len(request.seeds)}",
     )
-    Console().print(terminal_table(request.table, request.scale, request.seeds, cards, published))
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
+    console.print(terminal_table(request.table, request.scale, request.seeds, cards, published))
     print(f"report: {path}")
 
 
