@@ -190,7 +190,7 @@ def _judge(
     if column.margin is None:
         return Finding(Verdict.INCONCLUSIVE, "the table states no margin", difference)
     if len(counted) < sample.runs:
-        return Finding(Verdict.INCONCLUSIVE, "a diverged run has no value of this metric", difference)
+        return Finding(Verdict.INCONCLUSIVE, "a run has no value of this metric", difference)
     if len(counted) < 2:
         return Finding(Verdict.INCONCLUSIVE, "one seed has no spread", difference, more_seeds=1)
     binomial = images if column.metric.endswith(".error") else None

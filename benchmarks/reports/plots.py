@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchmarks.reports.evidence import Evidence, Line, Sample
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours: 56 rows differ
 INK = "#808080"
 WIDTH = 8.0  # inches; at 150 dots per inch more than the 800 pixels that a page shows
 STYLE: Any = {

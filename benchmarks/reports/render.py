@@ -13,11 +13,14 @@ from benchmarks.errors import UserError
 from benchmarks.reports import sections
 from benchmarks.reports.evidence import Cards, Evidence, gather
 from benchmarks.reports.plots import corruption_plot, severity_plot
+from benchmarks.reports.terminal import terminal_table
 from benchmarks.reports.text import summary
 from benchmarks.reports.verdicts import ALPHA, POWER
-from benchmarks.results.card import Card
+from benchmarks.results.files import write_json
 from benchmarks.tables.published import Published
 from benchmarks.tables.table import FULL, Table
+
+__all__ = ["markdown", "terminal_table", "write_report"]
 
 PLOTS = {
     "severity.png": ("Error against severity", severity_plot),
@@ -45,19 +48,14 @@ def write_report(
         raise UserError(f"no card of {table.name} at {scale} scale; run: {command}")
     slug = table.name.replace("/", "-")
     beside = folder / slug
-    (beside / "cards").mkdir(parents=True, exist_ok=True)
+    beside.mkdir(parents=True, exist_ok=True)
     for card in evidence.cards:
-        (beside / "cards" / f"{card['id']}.json").write_text(card_text(card), encoding="utf-8")
+        write_json(beside / "cards" / f"{card['id']}.json", card)
     for name, (_, draw) in PLOTS.items():
         draw(evidence, beside / name)
     path = folder / f"{slug}.md"
     path.write_text(markdown(evidence, slug, command), encoding="utf-8")
     return path
-
-
-def card_text(card: Card) -> str:
-    """A card as it lies beside the report: sorted keys, one line for each entry that holds no others."""
-    return json.dumps(card, sort_keys=True, indent=1) + "\n"
 
 
 def markdown(evidence: Evidence, slug: str, command: str) -> str:
@@ -70,7 +68,7 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
         undefined=StrictUndefined,
         autoescape=False,  # Markdown, from our own cards and configs
     )
-    digest = hashlib.sha256("".join(card_text(card) for card in evidence.cards).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(evidence.cards, sort_keys=True).encode()).hexdigest()
     panels = evidence.scale.panels
     return environment.get_template("table.md.j2").render(
         table=evidence.table,
