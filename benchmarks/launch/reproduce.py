@@ -190,8 +190,16 @@ def _mirror(request: Request, cards: Mapping[Place, Card | None], published: Pub
 
     evidence = gather(request.table, request.scale, request.seeds, cards, published)
     rows = [
-        [panel, line.row.title, number.column.label, number.published and number.published.value]
-        + [number.sample.mean, number.sample.spread, number.sample.runs, str(number.finding.verdict)]
+        [
+            panel,
+            line.row.title,
+            number.column.label,
+            number.published and number.published.value,
+            number.sample.mean,
+            number.sample.spread,
+            number.sample.runs,
+            str(number.finding.verdict),
+        ]
         for panel, lines in evidence.lines.items()
         for line in lines
         for number in line.numbers
