@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from weightaug.method import Criterion, Method
+from weightaug.method import Criterion, Method, backpropagate
 from weightaug.random import RandomSource
 
 Corruption = Callable[[Tensor, torch.Generator], Tensor]
@@ -63,5 +63,5 @@ class CorruptedSGD(Method):
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
         loss = criterion(self.model(self.corrupt(x)), y)
-        loss.backward()
+        backpropagate(loss)
         return loss.detach()

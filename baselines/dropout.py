@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from weightaug.method import Criterion, Method
+from weightaug.method import Criterion, Method, backpropagate
 from weightaug.random import RandomSource
 
 OUTPUT, INPUT = "output", "input"
@@ -26,7 +27,7 @@ def dropout_places(model: nn.Module, places: str = "auto") -> dict[str, str]:
             - Transformers: after every dense layer except the query/key/value projections (in the MLP after
               the activation) and after adding the position embedding, as the vision transformer paper states
               (Dosovitskiy et al. 2021, appendix B.1). The latter is known by its module: ``pos_drop``, or
-              ``dropout`` beside a parameter ``pos_embedding``.
+              ``dropout`` beside a tensor ``pos_embedding``.
             - Residual CNNs: between the convolutions of each block, on the input of every convolution but the
               first, as in Wide ResNets (Zagoruyko and Komodakis 2016, section 3). A block is a module other
               than the model itself with children ``conv1``, ``conv2``, ...
@@ -77,11 +78,13 @@ def _transformer_places(modules: dict[str, nn.Module]) -> Iterator[tuple[str, st
                 (f"{name}.{child}", OUTPUT) for child in ("proj", "out_proj") if f"{name}.{child}" in modules
             )
     for name, module in modules.items() if attentions else ():
-        if "mlp" in type(module).__name__.lower():
+        if "mlp" in (type(module).__name__ + name.rpartition(".")[2]).lower():
             yield from _mlp_places(name, list(module.named_children()))
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            yield from ((f"{name}.{child}".lstrip("."), OUTPUT) for child in ("linear1", "linear2"))
         if "pos_drop" in module._modules:
             yield f"{name}.pos_drop".lstrip("."), OUTPUT
-        elif "pos_embedding" in module._parameters and "dropout" in module._modules:
+        elif hasattr(module, "pos_embedding") and "dropout" in module._modules:
             yield f"{name}.dropout".lstrip("."), OUTPUT
 
 
@@ -139,13 +142,13 @@ class Dropout(Method):
         self.p = p
         self.places = dropout_places(model, places)
         self._active = False
-        self._calls: Counter[str] = Counter()
+        self._calls: Counter[int] = Counter()
         modules = dict(model.named_modules())
         self.handles = [
-            modules[name].register_forward_hook(partial(self._output_hook, name))
+            modules[name].register_forward_hook(partial(self._output_hook, number))
             if side == OUTPUT
-            else modules[name].register_forward_pre_hook(partial(self._input_hook, name))
-            for name, side in self.places.items()
+            else modules[name].register_forward_pre_hook(partial(self._input_hook, number))
+            for number, (name, side) in enumerate(self.places.items())
         ]
 
     def remove(self) -> None:
@@ -160,22 +163,23 @@ class Dropout(Method):
             loss = criterion(self.model(x), y)
         finally:
             self._active = False
-        loss.backward()
+        backpropagate(loss)
         return loss.detach()
 
-    def _output_hook(self, place: str, module: nn.Module, args: Any, output: Any) -> Any:
+    def _output_hook(self, place: int, module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # nn.MultiheadAttention returns (output, weights)
             return (self._drop(place, output[0]), *output[1:])
         return self._drop(place, output)
 
-    def _input_hook(self, place: str, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _input_hook(self, place: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self._drop(place, args[0]), *args[1:])
 
     @torch.compiler.disable  # a generator cannot be compiled
-    def _drop(self, place: str, x: Tensor) -> Tensor:
+    def _drop(self, place: int, x: Tensor) -> Tensor:
         if not self._active or self.p == 0:
             return x
-        generator = self.random.generator(x.device, self.step, "mask", place, self._calls[place])
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        generator = self.random.generator(x.device, self.step, "mask", place, self._calls[place], rank)
         self._calls[place] += 1  # a module that is called twice gets two masks
         kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=generator)
         return x * kept.div_(1 - self.p)

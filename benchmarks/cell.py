@@ -159,4 +159,5 @@ class Cell:
 
     @property
     def label(self) -> str:
-        return f"{self.method.name} {self.model.name} {self.dataset.name} seed {self.seed}"
+        epochs = f"{self.recipe.total_epochs} epochs"
+        return f"{self.method.name} {self.model.name} {self.dataset.name} {epochs} seed {self.seed}"

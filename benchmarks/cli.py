@@ -9,7 +9,13 @@ from typing import NoReturn
 
 from benchmarks.errors import UserError, unknown_name
 
-LISTS = {"methods": "method", "models": "model", "datasets": "dataset", "recipes": "recipe", "tables": "table"}
+LISTS = {
+    "methods": "method",
+    "models": "model",
+    "datasets": "dataset",
+    "recipes": "recipe",
+    "tables": "table",
+}
 COMMANDS = ("list", "run", "reproduce", "report")
 
 
@@ -33,9 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
         ("report", "write a table's report from the cards that there are, without training"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("table", metavar="TABLE", help="such as damp/table2; see `weightaug list tables`")
+        command.add_argument(
+            "table", metavar="TABLE", help="such as damp/table2; see `weightaug list tables`"
+        )
         command.add_argument("--scale", default="full", help="full (default), reduced or smoke")
-        command.add_argument("--seeds", type=int, help="number of seeds; default: what the table says for the scale")
+        command.add_argument(
+            "--seeds", type=int, help="number of seeds; default: what the table says for the scale"
+        )
         command.add_argument("--reports", default="reports", metavar="FOLDER", help="where reports go")
         command.add_argument(
             "--with",
@@ -46,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
             help="one more row of your own, e.g. --with 'method=mine method.strength=2' (repeatable)",
         )
         if name == "report":
-            command.add_argument("--cards", metavar="FOLDER", help="folder of cards to use instead of the store's")
+            command.add_argument(
+                "--cards", metavar="FOLDER", help="folder of cards to use instead of the store's"
+            )
         _overrides(command, "device=cuda wandb=disabled workers=2")
     return parser
 
@@ -55,18 +67,33 @@ def _overrides(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"settings, e.g. {example}")
 
 
+def parse(given: Sequence[str]) -> argparse.Namespace:
+    """The options; settings (KEY=VALUE) may stand anywhere among them."""
+    parser = build_parser()
+    options, others = parser.parse_known_args(given)
+    strangers = [text for text in others if text.startswith("-") or "=" not in text]
+    if strangers:
+        parser.error(f"unknown argument {strangers[0]!r}")
+    if others:
+        options.overrides += others
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 some cells failed, 2 something to mend."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given and not given[0].startswith("-") and given[0] not in COMMANDS:
             raise unknown_name("command", given[0], COMMANDS)
-        return _dispatch(build_parser().parse_args(given))
+        return _dispatch(parse(given))
     except UserError as error:
         print(f"weightaug: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("weightaug: stopped; what was finished is kept, the same command goes on from here", file=sys.stderr)
+        print(
+            "weightaug: stopped; what was finished is kept, the same command goes on from here",
+            file=sys.stderr,
+        )
         return 130
 
 

@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import registry
 from benchmarks.cell import Cell, Component, Evaluation, Recipe
-from benchmarks.errors import UserError, unknown_name
+from benchmarks.errors import UserError, one_line, unknown_name
 from benchmarks.runtime import Runtime
 from benchmarks.typed import build
 
@@ -58,7 +58,7 @@ def _parse(text: str) -> tuple[str, Any]:
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise UserError(f"can't read {text!r} as key=value: {str(error).splitlines()[0]}") from error
+        raise UserError(f"can't read {text!r} as key=value: {one_line(error)}") from error
     if override.is_delete() or override.is_add() or override.is_force_add() or override.is_sweep_override():
         raise UserError(f"{text!r}: only plain key=value is understood here")
     return override.key_or_group, override.value()
@@ -118,7 +118,9 @@ def _kind(group: str, part: dict[str, Any]) -> type:
     if group in SETTINGS:
         return SETTINGS[group]
     if "_target_" not in part:
-        raise UserError(f"configs/{group}/{part['name']}.yaml lacks _target_, the class or function it stands for")
+        raise UserError(
+            f"configs/{group}/{part['name']}.yaml lacks _target_, the class or function it stands for"
+        )
     return schema(str(part["_target_"]))
 
 
@@ -152,7 +154,7 @@ def _config_type(hint: Any) -> Any:
         if not scalars and not containers:
             return None
         optional = type(None) in typing.get_args(hint)
-        return typing.Union[(*scalars, *containers, *([type(None)] if optional else []))]  # noqa: UP007
+        return typing.Union[(*scalars, *containers, *([type(None)] if optional else []))]
     return hint if hint is Any or hint in SCALARS or typing.get_origin(hint) in (list, dict) else None
 
 

@@ -51,7 +51,9 @@ def folders() -> tuple[Path, ...]:
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         spec = importlib.util.find_spec(point.value)
         if spec is None or not spec.submodule_search_locations:
-            raise UserError(f"plug-in {point.name!r} names {point.value!r}, which is not an installed package")
+            raise UserError(
+                f"plug-in {point.name!r} names {point.value!r}, which is not an installed package"
+            )
         found.append(Path(next(iter(spec.submodule_search_locations))))
     return tuple(found)
 

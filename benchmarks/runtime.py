@@ -52,9 +52,13 @@ class Runtime:
         kind, _, index = self.device.partition(":")
         if kind == "cuda":
             if not available:
-                raise UserError(f"device={self.device}: no CUDA device on this machine; use device=cpu (DEVICE=cpu)")
+                raise UserError(
+                    f"device={self.device}: no CUDA device on this machine; use device=cpu (DEVICE=cpu)"
+                )
             if index and (not index.isdigit() or int(index) >= torch.cuda.device_count()):
-                raise UserError(f"device={self.device}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+                raise UserError(
+                    f"device={self.device}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+                )
         return self.device
 
     def worker_count(self, device: str) -> int:

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from weightaug.stacking import StackedForward, StackingError
+from weightaug.stacking import StackedForward, StackingError, mark_stacks
 
 BATCH_NORMS = ("synchronised", "separate")
 RUNNING_VARIANCES = ("unbiased", "biased")
@@ -72,6 +72,7 @@ class WeightCopies:
         self.numbers = range(rank * count, (rank + 1) * count)  # of this process's copies among all
         self.stacked = stacked and not _batch_is_second(model)
         self._proven = False
+        self._modes: dict[tuple[int, ...], StackedForward] = {}
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -122,13 +123,20 @@ class WeightCopies:
         return output
 
     def _stacked(self, weights: Mapping[str, Tensor], x: Tensor, sizes: list[int], keep: bool) -> Tensor:
-        if len(sizes) == 1:
-            weights = {name: stack.squeeze(0) for name, stack in weights.items()}
-            if self.running_variance == "unbiased":
+        if len(sizes) > 1:
+            mark_stacks(weights.values())
+            with self._mode(sizes):
                 return self._call(weights, x, keep)
-        stacks = weights.values() if len(sizes) > 1 else ()
-        with StackedForward(stacks, sizes, self.batch_norm, self.running_variance):
+        weights = {name: stack.squeeze(0) for name, stack in weights.items()}
+        with self._mode(sizes) if self.running_variance == "biased" else nullcontext():
             return self._call(weights, x, keep)
+
+    def _mode(self, sizes: list[int]) -> StackedForward:
+        """One mode for each way to split, kept, so that compiled models need not be compiled again."""
+        key = tuple(sizes)
+        if key not in self._modes:
+            self._modes[key] = StackedForward(sizes, self.batch_norm, self.running_variance)
+        return self._modes[key]
 
     def _loop(
         self,
@@ -150,8 +158,7 @@ class WeightCopies:
         outputs = []
         for m, part in enumerate(x.split(sizes)):
             own = {name: stack[m] for name, stack in copies.items()}
-            biased = self.running_variance == "biased"
-            with StackedForward((), sizes[m : m + 1], "separate", "biased") if biased else nullcontext():
+            with self._mode(sizes[m : m + 1]) if self.running_variance == "biased" else nullcontext():
                 outputs.append(self._call(own, part, keep or m > 0))
         return torch.cat(outputs)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 
@@ -21,11 +22,32 @@ class StackingError(TypeError):
     """A function got stacked weights and is not known to handle them."""
 
 
+def mark_stacks(weights: Iterable[Tensor]) -> None:
+    """Mark tensors [M, *shape] as stacks of weight copies, in place."""
+    for weight in weights:
+        weight.is_weight_stack = True  # type: ignore[attr-defined]
+
+
+def is_stack(value: Any) -> bool:
+    # An attribute, because torch.compile can trace it without a guard on the tensor's identity. Views and
+    # results of other functions do not inherit it.
+    return getattr(value, "is_weight_stack", False)
+
+
+def any_stack(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, list | tuple):
+            if any_stack(value):
+                return True
+        elif is_stack(value):
+            return True
+    return False
+
+
 class StackedForward(TorchFunctionMode):
-    """While active, functions that take weights accept stacks of them.
+    """While active, functions that take weights accept stacks of them; all other tensors are shared.
 
     Args:
-        stacks: the stacked weights [M, *shape]; every other tensor is shared by all copies.
         sizes: the sub-batches' sizes, M integers.
         batch_norm: ``"synchronised"`` pools the training statistics over all sub-batches (and differentiates
             through the pooling), ``"separate"`` lets every sub-batch normalise alone and keeps the running
@@ -33,12 +55,8 @@ class StackedForward(TorchFunctionMode):
         running_variance: ``"unbiased"`` as PyTorch keeps it, ``"biased"`` as Flax does.
     """
 
-    def __init__(
-        self, stacks: Iterable[Tensor], sizes: Sequence[int], batch_norm: str, running_variance: str
-    ) -> None:
+    def __init__(self, sizes: Sequence[int], batch_norm: str, running_variance: str) -> None:
         super().__init__()
-        self.stacks = list(stacks)
-        self.identities = {id(stack) for stack in self.stacks}
         self.sizes = list(sizes)
         self.copies = len(self.sizes)
         self.even = len(set(self.sizes)) == 1
@@ -49,23 +67,13 @@ class StackedForward(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.batch_norm:
             return _batch_norm(self, *args, **kwargs)
-        if not self.identities or not self._any_stack((*args, *kwargs.values())):
+        # A compiled model calls aten's operators, for which its stacks have been unfolded while tracing.
+        if isinstance(func, OpOverload) or not any_stack((*args, *kwargs.values())):
             return func(*args, **kwargs)
         handler = HANDLERS.get(func)
         if handler is None:
             raise StackingError(f"{getattr(func, '__name__', func)} has no form for stacked weight copies")
         return handler(self, func, *args, **kwargs)
-
-    def is_stack(self, value: Any) -> bool:
-        return id(value) in self.identities
-
-    def _any_stack(self, values: Iterable[Any]) -> bool:
-        for value in values:
-            if id(value) in self.identities:
-                return True
-            if isinstance(value, list | tuple) and self._any_stack(value):
-                return True
-        return False
 
     def row_counts(self, x: Tensor) -> list[int]:
         """Rows of ``x`` that belong to each copy; windows or tokens may be merged into the batch axis."""
@@ -86,10 +94,10 @@ class StackedForward(TorchFunctionMode):
 
     def stacked(self, weight: Tensor) -> Tensor:
         """``weight`` as a stack, if it is not one already."""
-        return weight if self.is_stack(weight) else weight.expand(self.copies, *weight.shape)
+        return weight if is_stack(weight) else weight.expand(self.copies, *weight.shape)
 
     def copy_of(self, value: Any, m: int) -> Any:
-        return value[m] if self.is_stack(value) else value
+        return value[m] if is_stack(value) else value
 
     def affine(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, trailing: int) -> Tensor:
         """``x * weight + bias`` per copy; the parameters' axes end ``trailing`` axes before the last of x."""
@@ -188,7 +196,7 @@ def _batch_norm(
             kept = (running_mean, running_var) if m == 0 else (None, None)
             outputs.append(normalise(part, *kept, mode.copy_of(weight, m), mode.copy_of(bias, m)))
         return torch.cat(outputs)
-    if mode.is_stack(weight) or mode.is_stack(bias):
+    if is_stack(weight) or is_stack(bias):
         x = normalise(input, running_mean, running_var, None, None)
         return mode.affine(x, weight, bias, trailing=input.dim() - 2)
     return normalise(input, running_mean, running_var, weight, bias)
@@ -234,8 +242,8 @@ def _attention(
 def _elementwise(mode: StackedForward, func: Any, input: Any, other: Any, **kwargs: Any) -> Tensor:
     """An activation and a bare parameter (position embedding, layer scale), broadcast per copy."""
     operands = [input, other]
-    stack, x = operands if mode.is_stack(input) else operands[::-1]
-    if mode.is_stack(x) or not isinstance(x, Tensor):
+    stack, x = operands if is_stack(input) else operands[::-1]
+    if is_stack(x) or not isinstance(x, Tensor):
         raise StackingError(f"{func.__name__} of a stacked parameter and no activation has no stacked form")
     missing = x.dim() - (stack.dim() - 1)
     if missing < 0 or (missing == 0 and stack.shape[1] != 1):
@@ -244,7 +252,7 @@ def _elementwise(mode: StackedForward, func: Any, input: Any, other: Any, **kwar
         )
     aligned = stack.view(mode.copies, *(1,) * missing, *stack.shape[1:]).squeeze(1)
     spread = mode.rows(aligned, mode.row_counts(x))
-    return func(*(spread if mode.is_stack(operand) else operand for operand in operands), **kwargs)
+    return func(*(spread if is_stack(operand) else operand for operand in operands), **kwargs)
 
 
 def _expand(mode: StackedForward, func: Any, stack: Tensor, *sizes: Any) -> Tensor:

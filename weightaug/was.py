@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parallel import DistributedDataParallel
 
 from weightaug.kernel_draws import LayerDraw, apply, kernel_size
 from weightaug.kernel_transforms import KernelTransform, UserFunction, build_transform
-from weightaug.method import Criterion, Method
+from weightaug.method import Criterion, Method, backpropagate
 from weightaug.random import RandomSource
 
 
@@ -190,7 +192,16 @@ class WAS(Method):
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
         shadow = self.shadow(self.draw(self.step, "transform"))
         loss = criterion(functional_call(self.model, shadow, (x,)), y)
-        loss.backward()
+        if self.coefficients is None or not isinstance(self.model, DistributedDataParallel):
+            backpropagate(loss)
+            return loss.detach()
+        # DistributedDataParallel averages the gradients of the model's own parameters only.
+        before, self.coefficients.grad = self.coefficients.grad, None
+        backpropagate(loss)
+        if self.coefficients.grad is not None:
+            dist.all_reduce(self.coefficients.grad)
+            self.coefficients.grad /= dist.get_world_size()
+            self.coefficients.grad += 0 if before is None else before
         return loss.detach()
 
     def _predict(self, x: Tensor, mode: str) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.data.corruptions import check_severities
 from benchmarks.data.dataset import DataSet, Images, Source
-from benchmarks.errors import UserError
+from benchmarks.errors import UserError, one_line
 from benchmarks.runtime import DATA_VARIABLE
 
 
@@ -23,32 +23,46 @@ class CIFAR10(Source):
         self.corruptions = check_severities(corruptions or {})
 
     def missing(self, root: Path) -> str | None:
-        from torchvision.datasets import CIFAR10 as Reader
+        from torchvision import datasets
 
-        folder = root / Reader.base_folder
-        expected = [name for name, _ in (*Reader.train_list, *Reader.test_list)] + [Reader.meta["filename"]]
-        absent = [name for name in expected if not (folder / name).is_file()]
+        absent = [path.name for path in _files(root) if not path.is_file()]
         if not absent:
             return None
+        archive = datasets.CIFAR10
         return (
-            f"data set cifar10 lacks {', '.join(absent)} in {folder} (set {DATA_VARIABLE} to the folder that holds "
-            f"{Reader.base_folder}); get it with `weightaug run dataset=cifar10 download=true ...`, or unpack "
-            f"{Reader.filename} (MD5 {Reader.tgz_md5}) from {Reader.url} there"
+            f"data set cifar10 lacks {', '.join(absent)} in {root / archive.base_folder} (set {DATA_VARIABLE} to the "
+            f"folder that holds {archive.base_folder}); get it with `weightaug run dataset=cifar10 download=true`, or "
+            f"unpack {archive.filename} (MD5 {archive.tgz_md5}) from {archive.url} there"
         )
 
     def load(self, root: Path, download: bool = False) -> DataSet:
-        from torchvision.datasets import CIFAR10 as Reader
+        from torchvision import datasets
+        from torchvision.datasets.utils import check_integrity
 
-        problem = self.missing(root)
-        if problem and not download:
-            raise UserError(problem)
-        try:  # torchvision checks the MD5 of the archive and of every file before it opens them
-            parts = [Reader(str(root), train=train, download=bool(problem)) for train in (True, False)]
+        absent = self.missing(root)
+        if absent and not download:
+            raise UserError(absent)
+        damaged = [path.name for path, md5 in _files(root).items() if path.is_file() and not check_integrity(path, md5)]
+        if damaged:
+            raise UserError(
+                f"data set cifar10 in {root}: {', '.join(damaged)} differs from the published MD5; delete it and "
+                "fetch it again with download=true"
+            )
+        try:  # torchvision checks the MD5 of the archive before it unpacks it
+            parts = [datasets.CIFAR10(str(root), train=train, download=absent is not None) for train in (True, False)]
         except (RuntimeError, OSError) as error:
-            detail = str(error).splitlines()[0]
-            raise UserError(f"data set cifar10 in {root} can't be used: {detail}; delete the damaged file") from error
+            raise UserError(f"data set cifar10 can't be fetched into {root}: {one_line(error)}") from error
         train, test = (
             Images(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
             for part in parts
         )
         return DataSet(train, test, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
+def _files(root: Path) -> dict[Path, str]:
+    """Every file of the data set with its published MD5."""
+    from torchvision import datasets
+
+    archive = datasets.CIFAR10
+    listed = [*archive.train_list, *archive.test_list, [archive.meta["filename"], archive.meta["md5"]]]
+    return {root / archive.base_folder / name: md5 for name, md5 in listed}

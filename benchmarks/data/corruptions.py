@@ -84,7 +84,9 @@ def check_severities(table: dict[str, list[float]]) -> dict[str, list[float]]:
         if name not in CORRUPTIONS:
             raise unknown_name("corruption", name, CORRUPTIONS)
         if len(values) != len(SEVERITIES):
-            raise UserError(f"corruption {name!r} needs {len(SEVERITIES)} parameters, one a severity, not {len(values)}")
+            raise UserError(
+                f"corruption {name!r} needs {len(SEVERITIES)} parameters, one a severity, not {len(values)}"
+            )
     return table
 
 

@@ -24,8 +24,8 @@ class ImageNet(Source):
         absent = [name for name in ("train", "val") if not (folder / name).is_dir()]
         if absent:
             return (
-                f"data set imagenet lacks the folders {' and '.join(absent)} (1,000 class folders of JPEG files each) in "
-                f"{folder} (set {DATA_VARIABLE} to the folder that holds imagenet; image-net.org gives access on request)"
+                f"data set imagenet lacks the folders {' and '.join(absent)} (each with 1,000 class folders) in "
+                f"{folder} (set {DATA_VARIABLE} to the folder that holds imagenet; ask image-net.org for access)"
             )
         return f"data set imagenet is in {folder}, but this version can't stream it yet"
 

@@ -21,7 +21,7 @@ REESTIMATION_BATCHES = 16
 
 
 @dataclass(frozen=True)
-class TestSets:
+class EvaluationImages:
     """The clean test images and every corruption of them, made once and kept on the device."""
 
     labels: Tensor
@@ -29,7 +29,7 @@ class TestSets:
     corrupted: dict[tuple[str, int], Tensor]
 
     @classmethod
-    def make(cls, source: Source, data: DataSet, corruptions: bool = True) -> TestSets:
+    def make(cls, source: Source, data: DataSet, corruptions: bool = True) -> EvaluationImages:
         images = data.test.images
         corrupted = {
             (name, severity): corrupt(images, name, severity, parameters[severity - 1])
@@ -39,15 +39,17 @@ class TestSets:
         return cls(data.test.labels, images, corrupted)
 
 
-def evaluate(cell: Cell, method: Method, data: DataSet, sets: TestSets) -> dict[str, Any]:
+def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
     """The ``metrics`` of a card: for each mode the clean and the corrupted measurements, raw."""
     method.model.eval()
     return {mode: _evaluate_mode(cell, method, mode, data, sets) for mode in method.modes}
 
 
-def _evaluate_mode(cell: Cell, method: Method, mode: str, data: DataSet, sets: TestSets) -> dict[str, Any]:
+def _evaluate_mode(cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
     def measured(images: Tensor) -> dict[str, Any]:
-        logits = torch.cat([method.predict(x, mode) for x in _batches(data, images, cell.evaluation.batch_size)])
+        logits = torch.cat(
+            [method.predict(x, mode) for x in _batches(data, images, cell.evaluation.batch_size)]
+        )
         return measure(logits.float(), sets.labels, bins=cell.evaluation.ece_bins)
 
     with _batch_norm(cell, method, mode, data):

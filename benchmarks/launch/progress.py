@@ -109,5 +109,3 @@ class Watch:
             return "?"
         seconds = round((total - gone) / rate)
         return f"{seconds // 60} min {seconds % 60:02d} s" if seconds >= 60 else f"{seconds} s"
-
-

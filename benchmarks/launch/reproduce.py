@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from benchmarks.tables.published import Published, load_published
 from benchmarks.tables.table import Row, Table, load_table
 from benchmarks.terminal import note
 
+WIDTH = 120
 Place = tuple[str, str, int]
 """(panel, row, seed): where in a table a card belongs."""
 
@@ -99,9 +99,15 @@ def reproduce(request: Request) -> int:
     for process in processes:
         process.join()
     note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
-    missing = _write(request, request.cards(store.read), store)
+    cards = request.cards(store.read)
+    if any(cards.values()):
+        _write(request, cards)
+        _mirror(request, cards, request.published())
     for cell_id, error in watch.failed.items():
-        note(f"failed: {request.cells[cell_id].label}: {error} (details: {store.work(cell_id) / 'failure.json'})")
+        note(
+            f"failed: {request.cells[cell_id].label}: {error} (details: {store.work(cell_id) / 'failure.json'})"
+        )
+    missing = sum(1 for cell in cells if not store.has(cell.id))
     if missing:
         note(f"{missing} cells are missing from the report; run the same command again to try them once more")
     return 1 if missing else 0
@@ -120,7 +126,7 @@ def report(request: Request, folder: str | None) -> int:
             f"no card of {request.table.name} at scale {request.scale} in {where}; train them with "
             f"`weightaug reproduce {request.table.name} --scale {request.scale}`, or name a folder with --cards"
         )
-    _write(request, cards, None)
+    _write(request, cards)
     return 0
 
 
@@ -153,11 +159,12 @@ def _check(request: Request) -> str:
     return device
 
 
-def _write(request: Request, cards: Mapping[Place, Card | None], store: Store | None) -> int:
-    """Write and show the report; returns how many cells it lacks."""
+def _write(request: Request, cards: Mapping[Place, Card | None]) -> None:
+    """Write the report and show its main table."""
     from rich.console import Console
 
-    from benchmarks.reports.render import terminal_table, write_report
+    from benchmarks.reports.render import write_report
+    from benchmarks.reports.terminal import terminal_table
 
     published = request.published()
     path = write_report(
@@ -169,20 +176,28 @@ def _write(request: Request, cards: Mapping[Place, Card | None], store: Store | 
         request.reports / request.scale,
         f"weightaug reproduce {request.table.name} --scale {request.scale} --seeds {len(request.seeds)}",
     )
-    table = terminal_table(request.table, request.scale, request.seeds, cards, published)
-    Console().print(table)
-    print(f"report: {path}", file=sys.stdout)
-    if store is not None:
-        _mirror(request, store, table)
-    return sum(1 for cell_id in set(request.places.values()) if not store or not store.has(cell_id))
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
+    console.print(terminal_table(request.table, request.scale, request.seeds, cards, published))
+    print(f"report: {path}")
 
 
-def _mirror(request: Request, store: Store, table: object) -> None:
+def _mirror(request: Request, cards: Mapping[Place, Card | None], published: Published | None) -> None:
+    """Send the report's table to W&B, as a run of its own in the table's group."""
+    from benchmarks.reports.evidence import gather
     from benchmarks.results.wandb_mirror import Mirror
 
-    mirror = Mirror(request.runtime.wandb, store.folder, request.table.name)
+    evidence = gather(request.table, request.scale, request.seeds, cards, published)
+    rows = [
+        [panel, line.row.title, number.column.label, number.published and number.published.value]
+        + [number.sample.mean, number.sample.spread, number.sample.runs, str(number.finding.verdict)]
+        for panel, lines in evidence.lines.items()
+        for line in lines
+        for number in line.numbers
+    ]
+    columns = ["panel", "row", "column", "published", "mean", "standard deviation", "runs", "verdict"]
+    mirror = Mirror(request.runtime.wandb, request.runtime.store_folder, request.table.name)
     name = f"report-{request.table.name.replace('/', '-')}-{request.scale}"
     mirror.start(f"{name}-{uuid.uuid4().hex[:8]}", name, {"scale": request.scale}, job_type="report")
-    columns = [str(column.header) for column in table.columns]  # type: ignore[attr-defined]
-    cells = [list(column.cells) for column in table.columns]  # type: ignore[attr-defined]
-    mirror.table("report", columns, [[str(cell) for cell in row] for row in zip(*cells, strict=True)])
+    mirror.table("report", columns, rows)

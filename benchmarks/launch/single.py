@@ -31,7 +31,9 @@ def run(overrides: Sequence[str]) -> int:
         with store.claim(cell.id) as heartbeat:
             if heartbeat is None:
                 other = store.heartbeat(cell.id)
-                raise UserError(f"cell {cell.id} is being run by process {other.get('pid', '?')}; wait for it or end it")
+                raise UserError(
+                    f"cell {cell.id} is being run by process {other.get('pid', '?')}; wait for it or end it"
+                )
             begun = time.monotonic()
             card = run_cell(cell, runtime, device, store, heartbeat, "single", command_line())
             note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")

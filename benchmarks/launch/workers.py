@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 
 from benchmarks.cell import Cell
-from benchmarks.errors import UserError
+from benchmarks.errors import UserError, one_line
 from benchmarks.results.store import Store
 from benchmarks.runtime import Runtime
 
@@ -51,11 +51,13 @@ def work(
     store = Store(runtime.store_folder)
     while True:
         waiting = [
-            cell for cell in cells if not store.has(cell.id) and store.failure(cell.id).get("session") != session
+            cell
+            for cell in cells
+            if not store.has(cell.id) and store.failure(cell.id).get("session") != session
         ]
         if not waiting:
             return
-        if not any([_try(cell, runtime, device, store, group, command, session) for cell in waiting]):
+        if not any(_try(cell, runtime, device, store, group, command, session) for cell in waiting):
             time.sleep(WAIT_SECONDS * (0.5 + random.random()))
 
 
@@ -73,7 +75,7 @@ def _try(
         except UserError as error:
             store.fail(cell.id, session, str(error), "")
         except Exception as error:  # one failing cell does not take the table with it
-            summary = f"{type(error).__name__}: {error}".splitlines()[0]
+            summary = f"{type(error).__name__}: {one_line(error)}"
             store.fail(cell.id, session, summary, traceback.format_exc())
         return True
 

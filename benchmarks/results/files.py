@@ -13,14 +13,14 @@ from benchmarks.terminal import warn
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` by atomic rename: a reader sees the old file or the new one, never a part."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with partial.open("w") as file:
-        json.dump(content, file, indent=1, sort_keys=True, allow_nan=False)
-        file.write("\n")
+        file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def set_aside(path: Path, why: str) -> None:
@@ -28,7 +28,7 @@ def set_aside(path: Path, why: str) -> None:
     target = path.parent / "damaged" / f"{path.stem}-{time.time_ns()}{path.suffix}"
     target.parent.mkdir(exist_ok=True)
     try:
-        os.replace(path, target)
+        path.replace(target)
     except FileNotFoundError:  # another process was quicker
         return
     warn(f"{path}: {why}; kept as {target}")

@@ -12,7 +12,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("weightaug", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "hydra-core", "fvcore", "wandb")
+PACKAGES = (
+    "weightaug",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "hydra-core",
+    "fvcore",
+    "wandb",
+)
 PATH_KEYS = ("store=", "data=")
 """Settings that name folders of one machine; they change no number and stay out of the card."""
 

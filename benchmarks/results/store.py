@@ -1,10 +1,10 @@
 """The card store: a folder in which finished cells are cards, and running ones are locked and show a heartbeat.
 
-    cards/<id>.json           one finished cell each; appears by atomic rename and is never changed
-    work/<id>/lock            held by the process that runs the cell; the system frees it when that process dies
-    work/<id>/heartbeat.json  who runs the cell, since when, how far; written anew every second
-    work/<id>/checkpoint.pt   where to continue
-    work/<id>/failure.json    why the last try failed
+cards/<id>.json           one finished cell each; appears by atomic rename and is never changed
+work/<id>/lock            held by the process that runs the cell; the system frees it when that process dies
+work/<id>/heartbeat.json  who runs the cell, since when, how far; written anew every second
+work/<id>/checkpoint.pt   where to continue
+work/<id>/failure.json    why the last try failed
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from benchmarks.errors import UserError
+from benchmarks.errors import UserError, one_line
 from benchmarks.results.card import Card, DamagedCardError, check_card
 from benchmarks.results.files import set_aside, write_json
 
@@ -40,7 +40,9 @@ class Store:
         try:
             self.cards.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"the card store {folder} can't be made: {error.strerror}; choose another (store=FOLDER)") from error
+            raise UserError(
+                f"the card store {folder} can't be made: {error.strerror}; choose another (store=FOLDER)"
+            ) from error
 
     @property
     def cards(self) -> Path:
@@ -85,7 +87,9 @@ class Store:
     def _runs_elsewhere(self, cell_id: str) -> bool:
         """Whether a process of another machine, whose lock may not be seen here, is at work on the cell."""
         beat = self.heartbeat(cell_id)
-        return bool(beat) and beat["host"] != socket.gethostname() and time.time() - beat["time"] < STALE_SECONDS
+        return (
+            bool(beat) and beat["host"] != socket.gethostname() and time.time() - beat["time"] < STALE_SECONDS
+        )
 
     def heartbeat(self, cell_id: str) -> dict[str, Any]:
         """What the process that runs the cell last said of itself; empty where there is none."""
@@ -117,7 +121,7 @@ def read_card(path: Path) -> Card | None:
     except FileNotFoundError:
         return None
     except (ValueError, DamagedCardError) as error:
-        set_aside(path, f"damaged card ({str(error).splitlines()[0]}); its cell counts as not run")
+        set_aside(path, f"damaged card ({one_line(error)}); its cell counts as not run")
         return None
     return card
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from benchmarks.errors import one_line
 from benchmarks.results.card import Card
 from benchmarks.terminal import warn
 
@@ -47,7 +48,9 @@ class Mirror:
                 mode=cast(Literal["online", "offline"], self.mode),
                 resume="allow" if self.mode == "online" else None,
                 reinit="finish_previous",
-                settings=wandb.Settings(console="off", x_disable_stats=True, init_timeout=30, finish_timeout=60),
+                settings=wandb.Settings(
+                    console="off", x_disable_stats=True, init_timeout=30, finish_timeout=60
+                ),
             )
 
         self._try(begin)
@@ -57,7 +60,9 @@ class Mirror:
         import wandb
 
         if self.mode == "online" and not wandb.login(prompt=False):
-            warn("W&B: no account is set up (WANDB_API_KEY or `wandb login`); logging offline, see `wandb sync`")
+            warn(
+                "W&B: no account is set up (WANDB_API_KEY or `wandb login`); logging offline, see `wandb sync`"
+            )
             self.mode = "offline"
 
     def epoch(self, entry: dict[str, Any]) -> None:
@@ -73,15 +78,22 @@ class Mirror:
         def end() -> None:
             import wandb
 
-            summary = {"status": card["status"], **{f"cost/{k}": v for k, v in card["cost"].items() if _scalar(v)}}
+            summary = {
+                "status": card["status"],
+                **{f"cost/{k}": v for k, v in card["cost"].items() if _scalar(v)},
+            }
             rows = []
             for mode, metrics in (card["metrics"] or {}).items():
                 summary |= {f"{mode}/clean/{key}": value for key, value in metrics["clean"].items()}
                 rows.append([mode, "none", 0, metrics["clean"]["error"]])
                 for name, values in metrics["corrupted"].items():
-                    rows += [[mode, name, severity, error] for severity, error in enumerate(values["error"], 1)]
+                    rows += [
+                        [mode, name, severity, error] for severity, error in enumerate(values["error"], 1)
+                    ]
             self._run.summary.update(summary)
-            self._run.log({"errors": wandb.Table(columns=["mode", "corruption", "severity", "error"], data=rows)})
+            self._run.log(
+                {"errors": wandb.Table(columns=["mode", "corruption", "severity", "error"], data=rows)}
+            )
             self._run.finish()
 
         self._try(end)
@@ -102,8 +114,8 @@ class Mirror:
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever W&B raises, the cell goes on
-            warn(f"W&B: {str(error).splitlines()[0] if str(error) else type(error).__name__}; the card is complete without it")
+        except Exception as error:  # whatever it is, the cell goes on
+            warn(f"W&B: {one_line(error)}; the card is complete without it")
             self._run, self.mode = None, "disabled"
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.errors import one_line
 from benchmarks.results.files import set_aside
 
 VERSION = 1
@@ -22,7 +23,7 @@ def save(path: Path, cell_id: str, state: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".partial-{os.getpid()}")
     torch.save({"version": VERSION, "cell": cell_id, **state}, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:
@@ -33,7 +34,15 @@ def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:
         state = torch.load(path, map_location=device, weights_only=True)
         if state["version"] != VERSION or state["cell"] != cell_id:
             raise ValueError(f"it is of cell {state['cell']}, version {state['version']}")
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        set_aside(path, f"checkpoint can't be used ({str(error).splitlines()[0]}); its cell starts anew")
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
+        set_aside(path, f"checkpoint can't be used ({one_line(error)}); its cell starts anew")
         return None
     return state

@@ -29,7 +29,10 @@ def build_optimizer(recipe: Recipe, model: nn.Module, extra: Iterable[nn.Paramet
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov and recipe.momentum > 0
+            groups,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
         )
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.betas[0], recipe.betas[1]))
 

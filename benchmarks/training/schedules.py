@@ -60,8 +60,7 @@ def warmup_cosine(lr: float, lr_ratio: float, total: int, warmup: int) -> Schedu
     def rate(step: int) -> float:
         if step < warmup:
             return (start - lr) * (1 - step / warmup) + lr
-        done = min(step - warmup, total - warmup) / (total - warmup)
-        return lr * 0.5 * (1 + math.cos(math.pi * done))
+        return lr * 0.5 * (1 + math.cos(math.pi * (min(step, total) - warmup) / (total - warmup)))
 
     return rate
 

@@ -64,7 +64,9 @@ class Trainer:
         )
         self.progress = Progress()
 
-    def run(self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None) -> Progress:
+    def run(
+        self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None
+    ) -> Progress:
         """Train to the end.
 
         Args:
@@ -81,7 +83,13 @@ class Trainer:
             if path and time.monotonic() - saved >= every:
                 self.save(path)
                 saved = time.monotonic()
+        if not self.progress.diverged_at and not self._finite():
+            self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
         return self.progress
+
+    def _finite(self) -> bool:
+        """Whether the last step left numbers that can be evaluated; its loss was taken before it."""
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
 
     def _epoch(self) -> dict[str, float]:
         self.model.train()

@@ -11,7 +11,9 @@ from benchmarks.errors import UserError
 
 
 def test_overrides_reach_their_places() -> None:
-    cell, runtime = load(["method=was", "method.translate=0.2", "recipe.epochs=3", "seed=7", "device=cpu", "workers=2"])
+    cell, runtime = load(
+        ["method=was", "method.translate=0.2", "recipe.epochs=3", "seed=7", "device=cpu", "workers=2"]
+    )
     assert cell.method.name == "was"
     assert cell.method.arguments["translate"] == 0.2
     assert cell.method.changed == {"translate": 0.2}
@@ -24,7 +26,11 @@ def test_id_depends_on_what_changes_numbers_and_on_nothing_else() -> None:
     assert load(["method=was", "device=cpu", "store=elsewhere", "wandb=disabled"])[0].id == base.id
     assert load(["method=was", "method.translate=0.3"])[0].id == base.id  # 0.3 is the default
     others = ["seed=1", "method.translate=0.2", "recipe.epochs=11", "model=vit_tiny", "scale=reduced"]
-    others += ["protocol=corrected", "evaluation.batch_norm=batch", "dataset.corruptions.contrast=[1,1,1,1,1]"]
+    others += [
+        "protocol=corrected",
+        "evaluation.batch_norm=batch",
+        "dataset.corruptions.contrast=[1,1,1,1,1]",
+    ]
     ids = {load(["method=was", other])[0].id for other in others}
     assert len(ids) == len(others)
     assert base.id not in ids
@@ -84,7 +90,7 @@ def test_hyper_parameters_are_checked_by_the_method_itself() -> None:
     import torch
 
     cell = load(["method=dropout", "method.p=1.5"])[0]
-    with pytest.raises(UserError, match="dropout: .*p"):
+    with pytest.raises(UserError, match=r"dropout: .*p"):
         cell.method.build(model=torch.nn.Sequential(torch.nn.Linear(2, 2)), seed=0)
 
 
@@ -92,5 +98,3 @@ def test_schema_follows_the_signature() -> None:
     fields = {field.name: field.type for field in dataclasses.fields(schema("weightaug.WAS"))}
     assert fields["translate"] is float
     assert {"model", "seed", "random", "draws"}.isdisjoint(fields)
-
-

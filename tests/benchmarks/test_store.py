@@ -1,0 +1,149 @@
+"""The card store: claims, damaged files, cards that appear whole."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.errors import UserError
+from benchmarks.results.card import REQUIRED, SCHEMA, DamagedCardError, check_card
+from benchmarks.results.files import write_json
+from benchmarks.results.store import Store
+
+
+def card(cell_id: str) -> dict[str, Any]:
+    content: dict[str, Any] = dict.fromkeys(REQUIRED)
+    return {**content, "schema": SCHEMA, "id": cell_id, "status": "finished", "metrics": {"plain": {}}}
+
+
+def test_a_written_card_is_read_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.read("aa") is None
+    store.write(card("aa"))
+    assert store.has("aa")
+    assert store.read("aa") == card("aa")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"schema": 1, "id": "aa"',
+        "[]",
+        '{"schema": 1}',
+        json.dumps({**card("aa"), "schema": 99}),
+        json.dumps(card("bb")),
+        json.dumps({**card("aa"), "metrics": None}),
+        "\x00\x00",
+        "",
+    ],
+)
+def test_a_damaged_card_is_named_set_aside_and_kept(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    (store.cards / "aa.json").write_text(content)
+    assert store.read("aa") is None
+    assert not store.has("aa")
+    kept = list((store.cards / "damaged").iterdir())
+    assert [path.read_text() for path in kept] == [content]
+    warning = capsys.readouterr().err
+    assert "aa.json" in warning
+    assert str(kept[0]) in warning
+    assert warning.count("\n") == 1
+
+
+def test_binary_garbage_is_a_damaged_card_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.cards / "aa.json").write_bytes(b"\xff\xfe\x00")
+    assert store.read("aa") is None
+    assert len(list((store.cards / "damaged").iterdir())) == 1
+
+
+def test_an_invalid_card_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(DamagedCardError):
+        Store(tmp_path).write({"id": "aa"})
+    with pytest.raises(DamagedCardError, match="unknown status"):
+        check_card({**card("aa"), "status": "fine"})
+    assert not Store(tmp_path).has("aa")
+
+
+def test_only_one_has_a_claim(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.claim("aa") as mine:
+        assert mine is not None
+        with Store(tmp_path).claim("aa") as theirs:
+            assert theirs is None
+        assert store.heartbeat("aa")["fraction"] == 0.0
+    with store.claim("aa") as again:
+        assert again is not None
+
+
+def test_work_files_go_when_the_card_is_there(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.claim("aa"):
+        (store.work("aa") / "checkpoint.pt").write_text("x")
+    assert (store.work("aa") / "checkpoint.pt").exists()  # not finished: the next try continues
+    with store.claim("aa"):
+        store.write(card("aa"))
+    assert not store.work("aa").exists()
+
+
+def _hold(folder: Path, ready: Any) -> None:
+    with Store(folder).claim("aa"):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_killed_process_frees_its_claim(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(30)
+    with Store(tmp_path).claim("aa") as claim:
+        assert claim is None
+    process.kill()
+    process.join()
+    with Store(tmp_path).claim("aa") as claim:
+        assert claim is not None
+
+
+def test_a_live_heartbeat_of_another_machine_is_respected(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    beat = {"host": "elsewhere", "pid": 1, "started": 0, "time": time.time(), "fraction": 0.5}
+    write_json(store.work("aa") / "heartbeat.json", beat)
+    with store.claim("aa") as claim:
+        assert claim is None
+    write_json(store.work("aa") / "heartbeat.json", {**beat, "time": time.time() - 1000})
+    with store.claim("aa") as claim:
+        assert claim is not None
+
+
+def test_heartbeat_goes_on_and_says_how_far(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.claim("aa") as heartbeat:
+        assert heartbeat is not None
+        heartbeat.fraction = 0.25
+        deadline = time.monotonic() + 10
+        while store.heartbeat("aa")["fraction"] != 0.25:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert heartbeat.peak_memory > 1e6
+
+
+def test_a_store_that_cannot_be_made_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="store="):
+        Store(tmp_path / "file" / "runs")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError, match=r"NaN|nan|JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}

@@ -1,0 +1,165 @@
+"""One training run: exact resume for every method, divergence, evaluation protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.config import load
+from benchmarks.data.dataset import DataSet, Images, Source
+from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
+from benchmarks.registry import entries
+from benchmarks.training import checkpoint
+from benchmarks.training.optimizers import build_optimizer
+from benchmarks.training.trainer import Trainer
+
+SMALL = ["recipe.epochs=3", "recipe.batch_size=32", "dataset.corruptions={contrast: [0.4, 0.3, 0.2, 0.1, 0.05]}"]
+METHODS = list(entries("method"))
+RECIPES = {"resnet_tiny": "resnet_smoke", "vit_tiny": "vit_smoke"}
+
+
+def trainer(*overrides: str) -> Trainer:
+    """A trainer of a small cell on the first 100 digits."""
+    cell = load([*SMALL, *overrides])[0]
+    source: Source = cell.dataset.build()
+    whole = source.load(Path())
+    small = Images(whole.train.images[:100], whole.train.labels[:100])
+    return Trainer(cell, source, DataSet(small, small, whole.mean, whole.std), "cpu")
+
+
+def weights(run: Trainer) -> list[torch.Tensor]:
+    return [*run.model.state_dict().values(), *run.method.parameters()]
+
+
+@pytest.mark.parametrize("model", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(method: str, model: str, tmp_path: Path) -> None:
+    overrides = [f"method={method}", f"model={model}", f"recipe={RECIPES[model]}", *SMALL]
+    whole = trainer(*overrides)
+    whole.run()
+
+    class KilledError(Exception):
+        pass
+
+    for death in (1, 2):  # dies twice, each time after an epoch whose checkpoint is older by zero or more epochs
+        run = trainer(*overrides)
+
+        def die(entry: dict[str, float], run: Trainer = run, death: int = death) -> None:
+            if entry["epoch"] == death:
+                run.save(tmp_path / "checkpoint.pt")
+            if entry["epoch"] == death + 1:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            run.run(tmp_path / "checkpoint.pt", after_epoch=die)
+    last = trainer(*overrides)
+    last.run(tmp_path / "checkpoint.pt")
+    assert last.progress.resumed == 2
+    assert last.progress.curve == whole.progress.curve
+    assert all(torch.equal(a, b) for a, b in zip(weights(last), weights(whole), strict=True))
+
+
+def test_the_seed_moves_initialisation_order_and_method() -> None:
+    first, second = trainer("seed=0"), trainer("seed=1")
+    assert not torch.equal(first.model.conv1.weight, second.model.conv1.weight)
+    assert torch.equal(first.model.conv1.weight, trainer("seed=0").model.conv1.weight)
+
+
+def test_divergence_is_a_result() -> None:
+    run = trainer("recipe.learning_rate=1e30", "recipe.epochs=4")
+    progress = run.run()
+    assert progress.diverged_at is not None
+    assert progress.epoch < 4
+    assert all(abs(entry["loss"]) < float("inf") for entry in progress.curve)
+
+
+def test_a_last_step_into_infinity_is_divergence_too() -> None:
+    run = trainer("recipe.epochs=1", "recipe.batch_size=100")
+
+    def explode(*_: object) -> None:
+        with torch.no_grad():
+            run.model.fc.weight.fill_(float("inf"))
+
+    run.optimizer.register_step_post_hook(explode)
+    assert run.run().diverged_at == {"epoch": 1, "step": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_anew(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    run = trainer("recipe.epochs=1")
+    assert run.run(path).resumed == 0
+    assert [kept.read_bytes() for kept in (tmp_path / "damaged").iterdir()] == [content]
+    assert "starts anew" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_cell_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run = trainer("recipe.epochs=1")
+    run.run()
+    run.save(path)
+    assert checkpoint.load(path, "another", "cpu") is None
+    assert not path.exists()
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (tmp_path / "evil",))  # type: ignore[return-value]
+
+    torch.save({"version": 1, "cell": "aa", "evil": Evil()}, tmp_path / "checkpoint.pt")
+    assert checkpoint.load(tmp_path / "checkpoint.pt", "aa", "cpu") is None
+    assert not (tmp_path / "evil").exists()
+
+
+def test_weight_decay_on_kernels_only() -> None:
+    run = trainer("recipe.decay=kernels")
+    groups = build_optimizer(run.cell.recipe, run.model, []).param_groups
+    assert all(p.ndim >= 2 for p in groups[0]["params"])
+    assert all(p.ndim < 2 for p in groups[1]["params"])
+    assert (groups[0]["weight_decay"], groups[1]["weight_decay"]) == (5e-4, 0.0)
+
+
+def test_the_methods_own_parameters_are_trained() -> None:
+    run = trainer("method=was")
+    before = [parameter.clone() for parameter in run.method.parameters()]
+    run.run()
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.method.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("policy", ["running", "reestimated", "batch"])
+def test_evaluation_leaves_the_model_as_it_was(policy: str) -> None:
+    run = trainer("method=was", f"evaluation.batch_norm={policy}", "recipe.epochs=1")
+    run.run()
+    before = [value.clone() for value in run.model.state_dict().values()]
+    source = run.cell.dataset.build()
+    sets = EvaluationImages.make(source, run.data)
+    metrics = evaluate(run.cell, run.method, run.data, sets)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.model.state_dict().values(), strict=True))
+    assert set(metrics) == {"plain", "shadow"}
+    assert metrics["plain"]["clean"]["n"] == 100
+    assert len(metrics["plain"]["corrupted"]["contrast"]["error"]) == 5
+    assert 0 <= metrics["plain"]["clean"]["top3_error"] <= metrics["plain"]["clean"]["error"] <= 100
+
+
+def test_batch_norm_policies_differ() -> None:
+    run = trainer("method=was", "recipe.epochs=1")
+    run.run()
+    sets = EvaluationImages.make(run.cell.dataset.build(), run.data)
+    results = []
+    for policy in ("running", "reestimated", "batch"):
+        cell = load([*SMALL, "method=was", "recipe.epochs=1", f"evaluation.batch_norm={policy}"])[0]
+        results.append(evaluate(cell, run.method, run.data, sets)["plain"]["clean"]["nll"])
+    assert len(set(results)) == 3
+
+
+def test_bf16_autocast_trains() -> None:
+    run = trainer("recipe.precision=bf16", "recipe.epochs=2")
+    assert run.run().diverged_at is None
+    assert next(run.model.parameters()).dtype == torch.float32
