@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from benchmarks.errors import UserError
 from benchmarks.reports import sections
@@ -16,7 +17,7 @@ from benchmarks.reports.plots import corruption_plot, severity_plot
 from benchmarks.reports.terminal import terminal_table
 from benchmarks.reports.text import summary
 from benchmarks.reports.verdicts import ALPHA, POWER
-from benchmarks.results.files import write_json
+from benchmarks.results.card import Card
 from benchmarks.tables.published import Published
 from benchmarks.tables.table import FULL, Table
 
@@ -48,9 +49,9 @@ def write_report(
         raise UserError(f"no card of {table.name} at {scale} scale; run: {command}")
     slug = table.name.replace("/", "-")
     beside = folder / slug
-    beside.mkdir(parents=True, exist_ok=True)
+    (beside / "cards").mkdir(parents=True, exist_ok=True)
     for card in evidence.cards:
-        write_json(beside / "cards" / f"{card['id']}.json", card)
+        (beside / "cards" / f"{card['id']}.json").write_text(card_text(card), encoding="utf-8")
     for name, (_, draw) in PLOTS.items():
         draw(evidence, beside / name)
     path = folder / f"{slug}.md"
@@ -58,19 +59,17 @@ def write_report(
     return path
 
 
+def card_text(card: Card) -> str:
+    """A card as it lies beside the report: sorted keys, a line for each part."""
+    parts = (f'"{key}": {json.dumps(card[key], sort_keys=True, allow_nan=False)}' for key in sorted(card))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def markdown(evidence: Evidence, slug: str, command: str) -> str:
     """The report's text. ``slug``: the folder beside it that holds plots and cards."""
-    environment = Environment(
-        loader=PackageLoader("benchmarks.reports"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown, from our own cards and configs
-    )
     digest = hashlib.sha256(json.dumps(evidence.cards, sort_keys=True).encode()).hexdigest()
     panels = evidence.scale.panels
-    return environment.get_template("table.md.j2").render(
+    return _template().render(
         table=evidence.table,
         scale=evidence.scale,
         full=evidence.scale.name == FULL,
@@ -96,3 +95,16 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
         alpha=ALPHA,
         power=POWER,
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("benchmarks.reports"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown, from our own cards and configs
+    )
+    return environment.get_template("table.md.j2")

@@ -94,7 +94,7 @@ def numbers(evidence: Evidence, panel: Panel, slug: str) -> Grid:
         cells = [title(line), _epochs(line)]
         for number in line.numbers:
             measured = spread_text(number.sample, number.column.digits)
-            cells += [published_text(number, number.column), measured, difference_text(number)]
+            cells += [published_text(number), measured, difference_text(number)]
         rows.append([*cells, row_verdict(line.numbers), _card_links(line, slug)])
     return Grid([*headings, "Verdict", "Seeds"], rows)
 

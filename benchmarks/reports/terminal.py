@@ -39,6 +39,6 @@ def terminal_table(
         cells = [row.title]
         for position, column in enumerate(table.columns):
             here = [evidence.lines[panel.name][index].numbers[position] for panel in panels]
-            cells += [published_text(here[0], column), *(spread_text(n.sample, column.digits) for n in here)]
+            cells += [published_text(here[0]), *(spread_text(n.sample, column.digits) for n in here)]
         grid.add_row(*cells)
     return grid

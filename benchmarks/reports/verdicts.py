@@ -60,7 +60,9 @@ class Finding:
     estimate: float | None = None  # difference of two means, or mean ratio
     low: float | None = None
     high: float | None = None
-    p: float | None = None  # of the test that an ordering holds
+    p: float | None = (
+        None  # of the test that an ordering holds; where it is DIFFERENT, that its opposite does
+    )
     corrected_p: float | None = None  # after Holm's correction over the table
     more_seeds: int | None = (
         None  # about so many more would decide (power ``POWER``), if things stay as they are
@@ -181,12 +183,12 @@ def decide_orderings(tests: Sequence[Paired]) -> list[Finding]:
     opposite = multipletests([test.opposite_p for test in tests], ALPHA, method="holm")[1]
     found = []
     for test, p, opposite_p in zip(tests, holds, opposite, strict=True):
-        verdict = Verdict.INCONCLUSIVE
+        verdict, raw, corrected = Verdict.INCONCLUSIVE, test.p, p
         if p <= ALPHA:
             verdict = Verdict.REPRODUCED
         elif opposite_p <= ALPHA:
-            verdict = Verdict.DIFFERENT
-        found.append(Finding(verdict, "", test.mean, test.low, test.high, test.p, float(p)))
+            verdict, raw, corrected = Verdict.DIFFERENT, test.opposite_p, opposite_p
+        found.append(Finding(verdict, "", test.mean, test.low, test.high, raw, float(corrected)))
     return found
 
 
