@@ -22,10 +22,7 @@ def make_official(model: nn.Module, settings: dict[str, Any], random: RandomSour
         "rho": settings["rho"],
         "batch_norm": "synchronised" if settings.get("sync_batch_norm", True) else "separate",
     }
-    if settings["method"] == "asam":
-        method = ASAM(model, eta=settings["eta"], **options)
-    else:
-        method = SAM(model, **options)
+    method = ASAM(model, eta=settings["eta"], **options) if settings["method"] == "asam" else SAM(model, **options)
     if settings["M"] != len(method.copies):  # the preset's M is the paper's 8; the small cases have fewer
         options |= {"preset": None, "sub_batches": settings["M"], "running_variance": "biased"}
         return type(method)(model, **options, **({"eta": settings["eta"]} if "eta" in settings else {}))

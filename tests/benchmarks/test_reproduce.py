@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from conftest import CommandLine
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -116,7 +116,7 @@ def test_a_failing_cell_does_not_take_the_table_with_it(
     (broken / "signnoise" / "configs").symlink_to(Path(__file__).parents[1] / "plugin" / "signnoise" / "configs")
     site, _, root = plugin_path.split(os.pathsep)
     run = process(*TINY, path=os.pathsep.join([site, str(broken), root]))
-    output, errors = run.communicate(timeout=180)
+    _, errors = run.communicate(timeout=180)
     assert run.returncode == 1
     assert "FAILED: RuntimeError: no luck" in errors
     assert "2 of 4 cells finished" in errors
@@ -178,24 +178,37 @@ def test_wandb_online_without_an_account_logs_offline_and_does_not_ask(
 def read_wandb(path: Path) -> dict[str, Any]:
     """What an offline run wrote, read back from its transaction log."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store = DataStore()
-    store.open_for_scan(str(path))
     found: dict[str, Any] = {"history": [], "summary": {}, "config": {}}
-    while (data := store.scan_data()) is not None:
+    for data in log_records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found |= {"id": record.run.run_id, "group": record.run.run_group, "job_type": record.run.job_type}
-            found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            found["config"] |= values(record.run.config.update)
         elif kind == "history":
-            found["history"].append(
-                {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
-            )
+            found["history"].append(values(record.history.item))
         elif kind == "summary":
-            found["summary"] |= {
-                ".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.summary.update
-            }
+            found["summary"] |= values(record.summary.update)
     return found
+
+
+def values(items: Any) -> dict[str, Any]:
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+
+
+def log_records(data: bytes) -> Iterator[bytes]:
+    """The records of a log in LevelDB's format: blocks of 32 KiB, pieces with checksum, length and kind."""
+    assert data[:4] == b":W&B"
+    position, record, (full, first, _, last) = 7, b"", (1, 2, 3, 4)
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        piece = data[position + 7 : position + 7 + length]
+        record = piece if kind in (full, first) else record + piece
+        if kind in (full, last):
+            yield record
+        position += 7 + length
