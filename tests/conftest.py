@@ -24,14 +24,25 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def plugin_path(tmp_path: Path) -> str:
-    """A PYTHONPATH on which the sample plug-in counts as installed."""
-    info = tmp_path / "site" / "signnoise-0.1.dist-info"
-    info.mkdir(parents=True)
+def plugin_path(folder: Path) -> str:
+    """A PYTHONPATH on which the sample plug-in counts as installed; its metadata goes into ``folder``."""
+    info = folder / "site" / "signnoise-0.1.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: signnoise\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text("[weightaug.configs]\nsignnoise = signnoise.configs\n")
-    return os.pathsep.join([str(tmp_path / "site"), str(PLUGIN), str(ROOT)])
+    return os.pathsep.join([str(folder / "site"), str(PLUGIN), str(ROOT)])
+
+
+def start(folder: Path, *arguments: str, path: str | None = None) -> subprocess.Popen[str]:
+    """The command line as a process of its own in ``folder``; ``path`` is its PYTHONPATH."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.cli", *arguments],
+        cwd=folder,
+        env=environment(path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 CommandLine = Callable[..., "Done"]
@@ -66,20 +77,3 @@ def weightaug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
         return Done(code, captured.out, captured.err)
 
     return call
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """The command line as a process of its own, in an empty folder; ``path`` is its PYTHONPATH."""
-
-    def start(*arguments: str, path: str | None = None) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.cli", *arguments],
-            cwd=tmp_path,
-            env=environment(path),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start

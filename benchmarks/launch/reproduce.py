@@ -51,7 +51,7 @@ class Request:
     ) -> Request:
         """Compose every cell of the table; any unknown name or key is an error here, before anything runs."""
         table = load_table(registry.lookup("table", name).path, name)
-        table = dataclasses.replace(table, rows=(*table.rows, *(_extra_row(text) for text in dict.fromkeys(extra_rows))))
+        table = dataclasses.replace(table, rows=(*table.rows, *map(_extra_row, dict.fromkeys(extra_rows))))
         count = table.scale(scale).seeds if seeds is None else seeds
         if count < 1:
             raise UserError(f"--seeds {count}: at least one seed is needed")

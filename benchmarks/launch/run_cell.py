@@ -19,7 +19,7 @@ from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.runtime import Runtime
-from benchmarks.training.trainer import Progress, Trainer, build
+from benchmarks.training.trainer import Progress, Trainer, build, schedule
 
 T = TypeVar("T")
 
@@ -32,10 +32,10 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     """
     source: Source = cell.dataset.build()
     problem = None if runtime.download else source.missing(runtime.data_folder)
+    build(cell, source, "cpu")
     if problem:
-        build(cell, source, "cpu")
         return [problem]
-    Trainer(cell, source, _load(cell, source, runtime), "cpu")
+    schedule(cell.recipe, len(_load(cell, source, runtime).train))
     return []
 
 

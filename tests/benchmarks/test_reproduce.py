@@ -8,15 +8,14 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CommandLine
+from conftest import PLUGIN, CommandLine, plugin_path, start
 
-Start = Callable[..., subprocess.Popen[str]]
-TINY = ["reproduce", "signnoise/tiny", "--scale", "smoke", "device=cpu", "workers=2", "threads=1"]
+TINY = ["reproduce", "signnoise/tiny", "--scale", "smoke", "device=cpu", "workers=1", "threads=1"]
 CELLS = 4  # two rows, two seeds
 
 
@@ -30,25 +29,41 @@ def cards(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
-def test_a_plug_in_makes_a_table_and_the_report_is_made_again_from_cards(
-    process: Start, plugin_path: str, tmp_path: Path
-) -> None:
-    listed, _ = process("list", "methods", path=plugin_path).communicate(timeout=60)
-    assert "signnoise  Plain gradient plus random signs" in listed
-    output, errors = finish(process(*TINY, path=plugin_path))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a table that was made without being disturbed, and what the command said."""
+    folder = tmp_path_factory.mktemp("whole")
+    output, errors = finish(start(folder, *TINY, "workers=2", path=plugin_path(folder)))
+    (folder / "output").write_text(output)
+    (folder / "errors").write_text(errors)
+    return folder
+
+
+def test_a_plug_in_makes_a_table(whole: Path) -> None:
+    output, errors = (whole / "output").read_text(), (whole / "errors").read_text()
     assert "4 of 4 cells finished" in errors
-    assert "left" in errors
+    assert "[4/4]" in errors
+    assert "s left" in errors
     assert "SignNoise" in output
-    report = tmp_path / "reports" / "smoke" / "signnoise-tiny.md"
-    assert f"report: {report.relative_to(tmp_path)}" in output
-    assert len(cards(tmp_path / "runs" / "cards")) == CELLS
+    assert "report: reports/smoke/signnoise-tiny.md" in output
+    assert len(cards(whole / "runs" / "cards")) == CELLS
+    listed, _ = finish(start(whole, "list", "methods", path=plugin_path(whole)))
+    assert "signnoise  Plain gradient plus random signs" in listed
+
+
+def test_the_report_is_made_again_from_its_own_cards(whole: Path) -> None:
+    report = whole / "reports" / "smoke" / "signnoise-tiny.md"
     text = report.read_text()
     report.unlink()
     again = ["report", *TINY[1:4], "--cards", "reports/smoke/signnoise-tiny/cards"]
-    finish(process(*again, path=plugin_path))
+    finish(start(whole, *again, path=plugin_path(whole)))
     assert report.read_text() == text
-    output, errors = finish(process(*TINY, path=plugin_path))
-    assert "4 finished before" in errors
+
+
+def test_finished_cells_are_not_run_again(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (whole / "runs" / "cards").iterdir()}
+    assert "4 finished before" in finish(start(whole, *TINY, "wandb=disabled", path=plugin_path(whole)))[1]
+    assert before == {path: path.stat().st_mtime_ns for path in (whole / "runs" / "cards").iterdir()}
 
 
 def test_a_plug_in_joins_our_table_by_one_option(weightaug: CommandLine) -> None:
@@ -63,59 +78,59 @@ def test_a_plug_in_joins_our_table_by_one_option(weightaug: CommandLine) -> None
     assert all(cell.recipe.epochs == 1 for cell in request.cells.values())
 
 
-def test_killed_at_any_moment_and_run_again_nothing_is_lost(
-    process: Start, plugin_path: str, tmp_path: Path
-) -> None:
-    whole = process(*TINY, "store=whole", "--reports", "whole-reports", path=plugin_path)
-    finish(whole)
+def test_killed_at_any_moment_and_run_again_nothing_is_lost(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "cards"
+    command = [*TINY, "wandb=disabled"]
     kept: dict[str, int] = {}
-    for target in (0, 1, 2):  # kill the command and its workers once so many cells are finished
-        run = process(*TINY, path=plugin_path)
+    for target in (0, 2):  # kill the command once so many cells are finished and others are running
+        run = start(tmp_path, *command, path=plugin_path(tmp_path))
         deadline = time.monotonic() + 120
         while len(cards(folder)) < target or not any((tmp_path / "runs" / "work").glob("*/heartbeat.json")):
             assert time.monotonic() < deadline
-            if run.poll() is not None:
-                break
+            assert run.poll() is None
             time.sleep(0.02)
         os.kill(run.pid, signal.SIGKILL)
         run.communicate()
-        now = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+        now = times(folder)
         assert kept.items() <= now.items()
         kept = now
-    finish(process(*TINY, path=plugin_path))
-    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")}.items()
-    ours, theirs = cards(folder), cards(tmp_path / "whole" / "cards")
+    finish(start(tmp_path, *command, path=plugin_path(tmp_path)))
+    assert kept.items() <= times(folder).items()
+    ours, theirs = cards(folder), cards(whole / "runs" / "cards")
     assert ours.keys() == theirs.keys()
     assert all(ours[key]["metrics"] == theirs[key]["metrics"] for key in ours)
     assert "NOT RUN" not in (tmp_path / "reports" / "smoke" / "signnoise-tiny.md").read_text()
 
 
-def test_two_commands_share_a_table(process: Start, plugin_path: str, tmp_path: Path) -> None:
-    first = process(*TINY, "--reports", "first", path=plugin_path)
-    second = process(*TINY, "--reports", "second", path=plugin_path)
-    said = finish(first)[1] + finish(second)[1]
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+
+
+def test_two_commands_share_a_table(whole: Path, tmp_path: Path) -> None:
+    command = [*TINY, "wandb=disabled", "workers=1"]
+    runs = [start(tmp_path, *command, "--reports", name, path=plugin_path(tmp_path)) for name in ("first", "second")]
+    said = "".join(finish(run)[1] for run in runs)
     assert said.count("4 of 4 cells finished") == 2
     found = cards(tmp_path / "runs" / "cards")
-    assert len(found) == CELLS
+    assert {key: card["metrics"] for key, card in found.items()} == {
+        key: card["metrics"] for key, card in cards(whole / "runs" / "cards").items()
+    }
     assert not any((tmp_path / "runs" / "work").glob("*/*"))
     reports = [(tmp_path / name / "smoke" / "signnoise-tiny.md").read_text() for name in ("first", "second")]
     assert reports[0] == reports[1]
 
 
-def test_a_failing_cell_does_not_take_the_table_with_it(
-    process: Start, plugin_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    source = (Path(__file__).parents[1] / "plugin" / "signnoise" / "__init__.py").read_text()
-    (broken / "signnoise").mkdir()
-    (broken / "signnoise" / "__init__.py").write_text(
+def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
+    command = [*TINY, "wandb=disabled"]
+    broken = tmp_path / "broken" / "signnoise"
+    broken.mkdir(parents=True)
+    source = (PLUGIN / "signnoise" / "__init__.py").read_text()
+    (broken / "__init__.py").write_text(
         source.replace("loss = criterion", "raise RuntimeError('no luck')\n        loss = criterion")
     )
-    (broken / "signnoise" / "configs").symlink_to(Path(__file__).parents[1] / "plugin" / "signnoise" / "configs")
-    site, _, root = plugin_path.split(os.pathsep)
-    run = process(*TINY, path=os.pathsep.join([site, str(broken), root]))
+    (broken / "configs").symlink_to(PLUGIN / "signnoise" / "configs")
+    path = plugin_path(tmp_path).replace(str(PLUGIN), str(broken.parent))
+    run = start(tmp_path, *command, path=path)
     _, errors = run.communicate(timeout=180)
     assert run.returncode == 1
     assert "FAILED: RuntimeError: no luck" in errors
@@ -123,30 +138,27 @@ def test_a_failing_cell_does_not_take_the_table_with_it(
     assert "NOT RUN" in (tmp_path / "reports" / "smoke" / "signnoise-tiny.md").read_text()
     failure = next((tmp_path / "runs" / "work").glob("*/failure.json"))
     assert "no luck" in json.loads(failure.read_text())["details"]
-    errors = finish(process(*TINY, path=plugin_path))[1]  # mended: only the failed cells run
+    errors = finish(start(tmp_path, *command, path=plugin_path(tmp_path)))[1]  # mended: only the failed cells run
     assert "2 finished before" in errors
 
 
-def test_wandb_offline_holds_config_curves_metrics_and_tables(
-    process: Start, plugin_path: str, tmp_path: Path
-) -> None:
-    finish(process(*TINY, path=plugin_path))
-    runs = {path.name: read_wandb(path) for path in (tmp_path / "runs" / "wandb").glob("offline-run-*/*.wandb")}
+def test_wandb_offline_holds_config_curves_metrics_and_tables(whole: Path) -> None:
+    runs = {path.name: read_wandb(path) for path in (whole / "runs" / "wandb").glob("offline-run-*/*.wandb")}
     ours = [run for run in runs.values() if run["job_type"] == "cell"]
     assert len(ours) == CELLS
     for run in ours:
-        card = json.loads((tmp_path / "runs" / "cards" / f"{run['id']}.json").read_text())
+        card = json.loads((whole / "runs" / "cards" / f"{run['id']}.json").read_text())
         assert run["group"] == "signnoise/tiny"
         assert run["config"]["method"]["name"] == card["cell"]["method"]["name"]
         assert [row["train/loss"] for row in run["history"] if "train/loss" in row] == [
             pytest.approx(entry["loss"]) for entry in card["curve"]
         ]
         assert run["summary"]["plain/clean/error"] == pytest.approx(card["metrics"]["plain"]["clean"]["error"])
-        assert run["summary"]["errors"]["_type"] == "table-file"
-        assert run["summary"]["errors"]["nrows"] == 31
+        table = next(row["errors"] for row in run["history"] if "errors" in row)
+        assert (table["_type"], table["nrows"]) == ("table-file", 31)  # clean, and 6 types at 5 severities
     reports = [run for run in runs.values() if run["job_type"] == "report"]
     assert len(reports) == 1
-    assert reports[0]["summary"]["report"]["nrows"] == 4
+    assert reports[0]["history"][-1]["report"]["nrows"] == 4
 
 
 def test_a_failing_wandb_is_a_warning_and_the_card_is_complete(
@@ -165,12 +177,12 @@ def test_a_failing_wandb_is_a_warning_and_the_card_is_complete(
 
 
 def test_wandb_online_without_an_account_logs_offline_and_does_not_ask(
-    process: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    _, errors = finish(process("run", "recipe.epochs=1", "device=cpu", "threads=1", "wandb=online"))
+    _, errors = finish(start(tmp_path, "run", "recipe.epochs=1", "device=cpu", "threads=1", "wandb=online"))
     assert "no account is set up" in errors
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*"))) == 1
 
