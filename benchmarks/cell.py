@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +35,20 @@ class Component:
     arguments: dict[str, Any]
     changed: dict[str, Any]
 
-    def build(self, **context: Any) -> Any:
-        """Call the registered class or function. A bad hyper-parameter is the user's error, in one line."""
+    def build(self, offered: Mapping[str, Any] | None = None, **context: Any) -> Any:
+        """Call the registered class or function. A bad hyper-parameter is the user's error, in one line.
+
+        Args:
+            offered: context for those targets alone that have an argument of the name.
+            context: for every target.
+        """
         from benchmarks.registry import locate
 
+        target = locate(self.target)
+        asked = inspect.signature(target).parameters.keys() & (offered or {}).keys()
+        context.update({name: (offered or {})[name] for name in asked})
         try:
-            return locate(self.target)(**context, **self.arguments)
+            return target(**context, **self.arguments)
         except ValueError as error:
             raise UserError(f"{self.name}: {error}") from error
 

@@ -49,7 +49,7 @@ class Trainer:
 
     def __init__(self, cell: Cell, source: Source, data: DataSet, device: str) -> None:
         self.cell, self.data, self.device = cell, data, device
-        self.model, self.method = build(cell, source, device)
+        self.model, self.method = build(cell, source, device, data)
         self.optimizer = build_optimizer(cell.recipe, self.model, self.method.parameters())
         self.steps = steps_per_epoch(len(data.train), cell.recipe)
         self.schedule = schedule(cell.recipe, len(data.train))
@@ -152,11 +152,15 @@ def schedule(recipe: Recipe, examples: int) -> Schedule:
     )
 
 
-def build(cell: Cell, source: Source, device: str) -> tuple[nn.Module, Method]:
-    """The cell's model, initialised from its seed, and its method."""
+def build(cell: Cell, source: Source, device: str, data: DataSet | None = None) -> tuple[nn.Module, Method]:
+    """The cell's model, initialised from its seed, and its method.
+
+    Without ``data``, a method that works on the images can be built but not run.
+    """
     torch.manual_seed(derive_seed(cell.seed, "initialisation"))
     model = cell.model.build(
         num_classes=source.num_classes, in_channels=source.in_channels, image_size=source.image_size
     ).to(device)
-    method = cell.method.build(model=model, seed=derive_seed(cell.seed, "method"))
+    offered = {"source": source, "data": data}
+    method = cell.method.build(offered, model=model, seed=derive_seed(cell.seed, "method"))
     return model, method
