@@ -98,13 +98,18 @@ class Evaluation:
     """What is measured on the trained model.
 
     ``batch_norm``: ``running`` = the running statistics that training left; ``reestimated`` = averaged anew over the
-    training images, for each inference mode by itself; ``batch`` = the test batch's own (the WAS authors' protocol).
+    training images, for each inference mode by itself; ``batch`` = the test batch's own.
+
+    ``official_was``: besides, test as the WAS authors do, after every epoch and in training mode; see
+    :mod:`benchmarks.evaluation.official`. The rest of the measurements stays what it is, so that one run reports both
+    the official figures and the corrected ones (``batch_norm=reestimated``).
     """
 
     batch_norm: str = "running"
     batch_size: int = 512
     ece_bins: int = 15
     corruptions: bool = True
+    official_was: bool = False
 
     def check(self) -> None:
         _choice("evaluation.batch_norm", self.batch_norm, BATCH_NORM)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell, Recipe
 from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.dataset import DataSet, Source
+from benchmarks.evaluation.official import official_errors
 from benchmarks.training import checkpoint
 from benchmarks.training.optimizers import build_optimizer, set_learning_rate
 from benchmarks.training.schedules import Schedule, build_schedule
@@ -96,6 +97,8 @@ class Trainer:
         if not math.isfinite(loss):
             self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
             entry["loss"] = 0.0 if math.isnan(loss) else math.copysign(1e308, loss)  # JSON knows no NaN
+        elif self.cell.evaluation.official_was:
+            entry |= official_errors(self.cell, self.method, self.data, self.progress.epoch)
         self.progress.curve.append(entry)
         return entry
 
