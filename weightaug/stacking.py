@@ -18,8 +18,11 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 
-class StackingError(TypeError):
-    """A function got stacked weights and is not known to handle them."""
+class StackingError(RuntimeError):
+    """A function got stacked weights and is not known to handle them.
+
+    No TypeError: Python's operators would replace one by their own "unsupported operand".
+    """
 
 
 def mark_stacks(weights: Iterable[Tensor]) -> None:
