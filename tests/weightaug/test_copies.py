@@ -334,15 +334,17 @@ def test_bare_parameters(use: Any) -> None:
     assert_stacked_equals_loop(Constant(use, 1, 2, 3).double(), 2, torch.rand(6, 2, 3).double())
 
 
-def test_models_read_the_ordinary_shape() -> None:
-    model = Constant(lambda x, w: F.linear(x, w) * w.shape[0] if w.is_floating_point() else x, 2, 3)
-    with pytest.warns(UserWarning, match="is_floating_point"):
+def test_models_may_ask_and_cast_their_weights() -> None:
+    def use(x: Tensor, w: Tensor) -> Tensor:
+        assert w.shape == (2, 3)
+        assert w.requires_grad
+        assert w.device == x.device
+        return F.linear(x.to(w.dtype), w.to(torch.float32).contiguous()) + F.linear(x, w.detach().type_as(x))
+
+    assert_stacked_equals_loop(Constant(use, 2, 3), 2, torch.rand(4, 3))
+    model = Constant(lambda x, w: F.linear(x, w) if w.is_floating_point() else x, 2, 3)
+    with pytest.warns(UserWarning, match="is_floating_point has no form"):
         WeightCopies(model, 2).forward(different_copies(model, 2), torch.rand(4, 3))
-    assert_stacked_equals_loop(
-        Constant(lambda x, w: F.linear(x.to(w.dtype), w) * w.shape[0], 2, 3).double(),
-        2,
-        torch.rand(4, 3).double(),
-    )
 
 
 @pytest.mark.parametrize(
