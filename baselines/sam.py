@@ -116,8 +116,8 @@ class SAM(_SharpnessAware):
     Frozen parameters and parameters that the loss does not reach are left out. The optimizer's weight decay
     plays no part in the ascent.
 
-    With ``GradScaler`` the criterion may return the scaled loss, as the direction does not depend on its
-    scale (but for epsilon).
+    The direction uphill does not depend on the scale of the loss, but for epsilon; mind it with
+    ``GradScaler``.
 
     Args:
         model: the network to train.

@@ -16,11 +16,18 @@ from weightaug import DAAP, DAMP, Method
 METHODS: dict[str, Callable[[nn.Module], Method]] = {
     "sgd": SGD,
     "damp": lambda model: DAMP(model, sub_batches=4, seed=3),
+    "damp-loop": lambda model: unstacked(DAMP(model, sub_batches=4, seed=3)),
     "daap": lambda model: DAAP(model, sub_batches=2, seed=3),
     "sam": lambda model: SAM(model, sub_batches=4),
     "sam-one-each": lambda model: SAM(model, sub_batches=2),
     "asam": lambda model: ASAM(model, rho=0.5, sub_batches=4),
 }
+
+
+def unstacked(method: DAMP) -> DAMP:
+    """One pass per sub-batch, as for a model that cannot be stacked."""
+    method.copies.stacked = False
+    return method
 
 
 def check(rank: int, rendezvous: str) -> None:

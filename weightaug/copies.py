@@ -29,6 +29,8 @@ class WeightCopies:
     A batch whose size N is no multiple of M is split into contiguous sub-batches whose sizes differ by one,
     the larger ones first; nothing is dropped.
 
+    Not supported: activation checkpointing, which would recompute with the model's own weights.
+
     Args:
         model: any module that maps [N, ...] to a tensor [N, ...]; may be wrapped by DistributedDataParallel.
         sub_batches: M, over all processes together: of K processes each runs M / K copies.
@@ -37,7 +39,7 @@ class WeightCopies:
         stacked: False runs the model once per sub-batch in any case.
 
     Raises:
-        ValueError: an argument is not one of those above.
+        ValueError: an argument is not one of those above, or SyncBatchNorm would see several copies.
     """
 
     def __init__(
@@ -64,6 +66,10 @@ class WeightCopies:
             raise ValueError(
                 f"sub_batches={sub_batches} cannot be shared among {processes} processes: "
                 f"use a multiple of {processes}"
+            )
+        if sub_batches > processes and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+            raise ValueError(
+                "SyncBatchNorm does not know weight copies: use BatchNorm, or one sub-batch per process"
             )
         self.model = model
         self.batch_norm = batch_norm

@@ -25,7 +25,7 @@ from weightaug import DAAP, DAMP, Method
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-WIDTH, BATCH, PAIRS = (64, 128, 30) if GPU else (8, 128, 10)
+WIDTH, BATCH, PAIRS = (64, 128, 30) if GPU else (8, 128, 8)
 
 METHODS: dict[str, Callable[[nn.Module], Method]] = {
     "SGD": SGD,
@@ -81,7 +81,7 @@ def step_of(make: Callable[[nn.Module], Method]) -> Step:
 
 
 def seconds(step: Step) -> float:
-    """Wall time on a GPU; on a CPU processor time, as other programs' load hardly touches it."""
+    """Wall time on a GPU; on a CPU processor time of one thread, as other programs' load touches it least."""
     clock = time.perf_counter if GPU else time.process_time
     start = clock()
     step()
@@ -91,7 +91,8 @@ def seconds(step: Step) -> float:
 
 
 def median_ratio(step: Step, reference: Step) -> float:
-    for warm_up in (step, reference) * 3:
+    torch.set_num_threads(1)
+    for warm_up in (step, reference) * 2:
         seconds(warm_up)
     return statistics.median(seconds(step) / seconds(reference) for _ in range(PAIRS))
 

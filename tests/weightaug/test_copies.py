@@ -360,6 +360,13 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         WeightCopies(mixed(), **options)
 
 
+def test_sync_batch_norm_is_refused() -> None:
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(mixed())
+    with pytest.raises(ValueError, match="use BatchNorm, or one sub-batch per process"):
+        WeightCopies(model, 2)
+    assert len(WeightCopies(model, 1)) == 1
+
+
 def test_sub_batches() -> None:
     copies = WeightCopies(mixed(), 3)
     assert [copies.sizes(n) for n in (3, 8, 9)] == [[1, 1, 1], [3, 3, 2], [3, 3, 3]]
