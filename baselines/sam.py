@@ -214,7 +214,9 @@ class ASAM(_SharpnessAware):
     def _factor(self, name: str, p: Tensor) -> Tensor | None:
         if name not in self.normalised:
             return None
-        return p.abs() + self.eta if self.eta_at_zero else p.abs() + self.eta * p.sign().abs()
+        if self.eta == 0:
+            return p.abs()
+        return p.abs() + (self.eta if self.eta_at_zero else self.eta * p.sign().abs())
 
 
 def with_preset(method: type, preset: str | None, **arguments: Any) -> dict[str, Any]:

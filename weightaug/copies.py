@@ -80,8 +80,6 @@ class WeightCopies:
     def sizes(self, n: int) -> list[int]:
         """Sizes of the sub-batches of a batch of ``n``."""
         copies = len(self)
-        if n == 0:
-            raise ValueError("the batch is empty: there is nothing to compute a gradient from")
         if copies > n:
             raise ValueError(
                 f"a batch of {n} cannot be split into {copies} sub-batches: "
@@ -101,7 +99,7 @@ class WeightCopies:
             The outputs [N, ...] in the order of ``x``.
 
         Raises:
-            ValueError: N is 0 or less than M.
+            ValueError: N is less than M.
             StackingError: a function has no stacked form, and synchronised BatchNorm forbids a loop.
         """
         sizes = self.sizes(len(x))

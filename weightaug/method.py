@@ -60,7 +60,12 @@ class Method:
             criterion: mean loss of (logits, targets).
             x: inputs [N, ...].
             y: targets [N], or [N, classes] where the criterion takes mixed labels.
+
+        Raises:
+            ValueError: N is 0.
         """
+        if len(x) == 0:
+            raise ValueError("the batch is empty: there is nothing to compute a gradient from")
         loss = self._backward(criterion, x, y)
         self.step += 1
         return loss
