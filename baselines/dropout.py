@@ -174,7 +174,6 @@ class Dropout(Method):
     def _input_hook(self, place: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self._drop(place, args[0]), *args[1:])
 
-    @torch.compiler.disable  # a generator cannot be compiled
     def _drop(self, place: int, x: Tensor) -> Tensor:
         if not self._active or self.p == 0:
             return x

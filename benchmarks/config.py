@@ -54,6 +54,7 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
     return _cell(parts), build(Runtime, runtime, "runtime settings")
 
 
+@cache
 def _parse(text: str) -> tuple[str, Any]:
     try:
         override = OverridesParser.create().parse_override(text)

@@ -29,7 +29,9 @@ METHODS: dict[str, Make] = {
     "corrupted-sgd": lambda model: CorruptedSGD(model, corruption=noisier),
     "sam": lambda model: SAM(model, sub_batches=3),
     "sam-one": lambda model: SAM(model, sub_batches=1),
-    "asam": lambda model: ASAM(model, sub_batches=3, rho=0.3, batch_norm="separate", running_variance="biased"),
+    "asam": lambda model: ASAM(
+        model, sub_batches=3, rho=0.3, batch_norm="separate", running_variance="biased"
+    ),
     "asam-one": lambda model: ASAM(model, preset="davda54", rho=0.3),
     "damp": lambda model: DAMP(model, sub_batches=3),
     "damp-one": lambda model: DAMP(model, sub_batches=1, running_variance="biased"),

@@ -51,7 +51,7 @@ class Request:
     ) -> Request:
         """Compose every cell of the table; any unknown name or key is an error here, before anything runs."""
         table = load_table(registry.lookup("table", name).path, name)
-        table = dataclasses.replace(table, rows=(*table.rows, *map(_extra_row, extra_rows)))
+        table = dataclasses.replace(table, rows=(*table.rows, *map(_extra_row, dict.fromkeys(extra_rows))))
         count = table.scale(scale).seeds if seeds is None else seeds
         if count < 1:
             raise UserError(f"--seeds {count}: at least one seed is needed")
@@ -190,8 +190,16 @@ def _mirror(request: Request, cards: Mapping[Place, Card | None], published: Pub
 
     evidence = gather(request.table, request.scale, request.seeds, cards, published)
     rows = [
-        [panel, line.row.title, number.column.label, number.published and number.published.value]
-        + [number.sample.mean, number.sample.spread, number.sample.runs, str(number.finding.verdict)]
+        [
+            panel,
+            line.row.title,
+            number.column.label,
+            number.published and number.published.value,
+            number.sample.mean,
+            number.sample.spread,
+            number.sample.runs,
+            str(number.finding.verdict),
+        ]
         for panel, lines in evidence.lines.items()
         for line in lines
         for number in line.numbers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -18,15 +19,24 @@ from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.runtime import Runtime
-from benchmarks.training.trainer import Progress, Trainer, build
+from benchmarks.training.trainer import Progress, Trainer, build, schedule
+
+T = TypeVar("T")
 
 
 def preflight(cell: Cell, runtime: Runtime) -> list[str]:
-    """What stands in the way of running ``cell`` here: missing data. Bad hyper-parameters raise at once."""
+    """What stands in the way of running ``cell`` here: missing data. Bad settings raise at once.
+
+    Builds all that the training needs, so that nothing is found wrong only after other cells have run; and
+    downloads missing data if that is allowed, so that worker processes find it there.
+    """
     source: Source = cell.dataset.build()
-    build(cell, source, "cpu")
     problem = None if runtime.download else source.missing(runtime.data_folder)
-    return [problem] if problem else []
+    build(cell, source, "cpu")
+    if problem:
+        return [problem]
+    schedule(cell.recipe, len(_load(cell, source, runtime).train))
+    return []
 
 
 def run_cell(
@@ -100,16 +110,29 @@ def _cost(
     }
 
 
-_loaded: dict[str, tuple[DataSet, EvaluationImages]] = {}
+_loaded: dict[str, Any] = {}
+
+
+def _load(cell: Cell, source: Source, runtime: Runtime) -> DataSet:
+    """The cell's data set, kept from cell to cell as long as it is the same."""
+    return _kept("data", cell, lambda: source.load(runtime.data_folder, runtime.download))
 
 
 def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[DataSet, EvaluationImages]:
-    """The data set and its test sets, kept from cell to cell as long as they are the same."""
-    key = json.dumps(
-        [cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions, device], sort_keys=True
+    """The data set on ``device`` and its test images, clean and corrupted."""
+    data = _load(cell, source, runtime)
+    on_device = _kept(device, cell, lambda: data.to(device))
+    images = _kept(
+        "corrupted", cell, lambda: EvaluationImages.make(source, on_device, cell.evaluation.corruptions)
     )
-    if key not in _loaded:
+    return on_device, images
+
+
+def _kept(what: str, cell: Cell, make: Callable[[], T]) -> T:
+    key = json.dumps([cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions], sort_keys=True)
+    if _loaded.get("key") != key:
         _loaded.clear()
-        data = source.load(runtime.data_folder, runtime.download).to(device)
-        _loaded[key] = data, EvaluationImages.make(source, data, cell.evaluation.corruptions)
-    return _loaded[key]
+        _loaded["key"] = key
+    if what not in _loaded:
+        _loaded[what] = make()
+    return cast(T, _loaded[what])

@@ -110,8 +110,10 @@ class Evidence:
 
     @property
     def missing(self) -> int:
-        """How many runs (row, panel, seed) have no card."""
-        return sum(c is None for lines in self.lines.values() for line in lines for c in line.cards.values())
+        """How many cells have no card."""
+        cards = {(p, line.row.name): line.cards for p, lines in self.lines.items() for line in lines}
+        cells = self.table.cells(self.scale.name, self.seeds)
+        return sum(all(cards[cell.panel, row][cell.seed] is None for row in cell.rows) for cell in cells)
 
     def counts(self, kind: type[Ordering] | type[Ratio] | None) -> Counter[Verdict]:
         """The verdicts on claims of one kind, or on the published numbers (None)."""
@@ -190,7 +192,7 @@ def _judge(
     if column.margin is None:
         return Finding(Verdict.INCONCLUSIVE, "the table states no margin", difference)
     if len(counted) < sample.runs:
-        return Finding(Verdict.INCONCLUSIVE, "a diverged run has no value of this metric", difference)
+        return Finding(Verdict.INCONCLUSIVE, "a run has no value of this metric", difference)
     if len(counted) < 2:
         return Finding(Verdict.INCONCLUSIVE, "one seed has no spread", difference, more_seeds=1)
     binomial = images if column.metric.endswith(".error") else None

@@ -51,10 +51,9 @@ def check_metric(path: str, where: str) -> None:
 
 
 def measure(card: Card, path: str, mode: str = "plain") -> float | None:
-    """The number at ``path`` in ``card`` for the inference ``mode``; None where the run diverged before it
-    was.
+    """The number at ``path`` in ``card`` for the inference ``mode``; None where it was not measured.
 
-    A cost is a number even of a diverged run, if the run got far enough for it.
+    A run that diverged has no metrics, but it has a cost.
     """
     kind, *rest = path.split(".")
     if kind == "cost":
@@ -68,6 +67,8 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
     corrupted = metrics["corrupted"]
     if kind == "clean" or (kind, rest[0]) == ("severity", "0"):
         return float(metrics["clean"][key])
+    if not corrupted:
+        return None
     if kind == "severity":
         return fmean(of_type[key][int(rest[0]) - 1] for of_type in corrupted.values())
     if kind == "type":
@@ -83,8 +84,8 @@ def worst(path: str) -> float | None:
 
 
 def corruption_types(card: Card, mode: str = "plain") -> list[str]:
-    """The corruption types that ``card`` was evaluated on, in the card's order."""
-    return [] if card["metrics"] is None else list(card["metrics"][mode]["corrupted"])
+    """The corruption types that ``card`` was evaluated on, in alphabetical order."""
+    return [] if card["metrics"] is None else sorted(card["metrics"][mode]["corrupted"])
 
 
 def test_images(card: Card, mode: str = "plain") -> int | None:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from benchmarks.reports.evidence import Evidence, Line, Sample
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours: 56 rows differ
 INK = "#808080"
+STRONGEST = 2.5  # the ratio (or its inverse) that has the darkest colour in a heat map
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 WIDTH = 8.0  # inches; at 150 dots per inch more than the 800 pixels that a page shows
 STYLE: Any = {
     "font.size": 9,
@@ -133,16 +135,17 @@ def corruption_errors(evidence: Evidence, panel: str) -> dict[str, dict[str, flo
 
 
 def _heat_map(axis: Axes, table: dict[str, dict[str, float]]) -> None:
+    """Colours by the logarithm, so that half and double look alike; beyond ``STRONGEST`` they go no further."""
     names = list(next(iter(table.values())))
     values = np.array([list(row.values()) for row in table.values()])
-    reach = max([abs(value - 1) for value in values.flat if not math.isnan(value)], default=0.0) or 1.0
-    axis.imshow(values, cmap="PuOr_r", vmin=1 - reach, vmax=1 + reach, aspect="auto")
+    shades = np.log(np.clip(values, 1 / STRONGEST, STRONGEST)) / math.log(STRONGEST)
+    image = axis.imshow(shades, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        # the colour map is pale in the middle and dark at its ends; without a value the page shows through
-        colour = "#ffffff" if abs(value - 1) > 0.6 * reach else "#202020"
-        if math.isnan(value):
-            colour = INK
-        text = "–" if math.isnan(value) else f"{value:.2f}"
+        missing = math.isnan(value)
+        # white on a dark shade, black on a pale one; without a value the page shows through
+        dark = image.to_rgba(shades)[row, column, :3] @ LUMINANCE < 0.5
+        colour = INK if missing else "#ffffff" if dark else "#202020"
+        text = "–" if missing else f"{value:.2f}"
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     crowded = len(names) > 7
     axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from benchmarks.errors import UserError
 from benchmarks.reports import sections
 from benchmarks.reports.evidence import Cards, Evidence, gather
 from benchmarks.reports.plots import corruption_plot, severity_plot
+from benchmarks.reports.terminal import terminal_table
 from benchmarks.reports.text import summary
 from benchmarks.reports.verdicts import ALPHA, POWER
 from benchmarks.results.card import Card
 from benchmarks.tables.published import Published
 from benchmarks.tables.table import FULL, Table
+
+__all__ = ["markdown", "terminal_table", "write_report"]
 
 PLOTS = {
     "severity.png": ("Error against severity", severity_plot),
@@ -56,23 +60,16 @@ def write_report(
 
 
 def card_text(card: Card) -> str:
-    """A card as it lies beside the report: sorted keys, one line for each entry that holds no others."""
-    return json.dumps(card, sort_keys=True, indent=1) + "\n"
+    """A card as it lies beside the report: sorted keys, a line for each part."""
+    parts = (f'"{key}": {json.dumps(card[key], sort_keys=True, allow_nan=False)}' for key in sorted(card))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def markdown(evidence: Evidence, slug: str, command: str) -> str:
     """The report's text. ``slug``: the folder beside it that holds plots and cards."""
-    environment = Environment(
-        loader=PackageLoader("benchmarks.reports"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown, from our own cards and configs
-    )
-    digest = hashlib.sha256("".join(card_text(card) for card in evidence.cards).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(evidence.cards, sort_keys=True).encode()).hexdigest()
     panels = evidence.scale.panels
-    return environment.get_template("table.md.j2").render(
+    return _template().render(
         table=evidence.table,
         scale=evidence.scale,
         full=evidence.scale.name == FULL,
@@ -98,3 +95,16 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
         alpha=ALPHA,
         power=POWER,
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("benchmarks.reports"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,  # Markdown, from our own cards and configs
+    )
+    return environment.get_template("table.md.j2")

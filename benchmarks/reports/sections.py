@@ -94,7 +94,7 @@ def numbers(evidence: Evidence, panel: Panel, slug: str) -> Grid:
         cells = [title(line), _epochs(line)]
         for number in line.numbers:
             measured = spread_text(number.sample, number.column.digits)
-            cells += [published_text(number, number.column), measured, difference_text(number)]
+            cells += [published_text(number), measured, difference_text(number)]
         rows.append([*cells, row_verdict(line.numbers), _card_links(line, slug)])
     return Grid([*headings, "Verdict", "Seeds"], rows)
 
@@ -252,7 +252,7 @@ def provenance(evidence: Evidence) -> Grid:
     """What the cards say of where they come from; one row for each distinct value."""
     sources = [card["provenance"] for card in evidence.cards]
     rows = []
-    for key in ("commit", "hardware", "device", "versions", "command"):
+    for key in ("commit", "hardware", "device", "threads", "versions", "command"):
         texts = Counter(_origin(source, key) for source in sources)
         for text, count in texts.items():
             rows.append([key, f"{text}{f' ({count} of {len(sources)} cards)' if len(texts) > 1 else ''}"])

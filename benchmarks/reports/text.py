@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.reports.evidence import ClaimFinding, Evidence, Number, Sample
 from benchmarks.reports.verdicts import Finding, Verdict
-from benchmarks.tables.table import Column, Ordering, Ratio
+from benchmarks.tables.table import Ordering, Ratio
 
 MINUS = "\N{MINUS SIGN}"
 KINDS: dict[str, type[Ordering] | type[Ratio] | None] = {
@@ -47,14 +47,15 @@ def cost_text(sample: Sample, digits: int = 2, scale: float = 1.0) -> str:
     return spread_text(Sample(sample.values, (), sample.missing), digits, scale)
 
 
-def published_text(number: Number, column: Column) -> str:
-    """The printed value with its printed spread."""
-    if number.published is None or number.published.value is None:
+def published_text(number: Number) -> str:
+    """The value and its spread as printed."""
+    printed = number.published
+    if printed is None or printed.value is None:
         return "–"
-    text = plain(number.published.value, column.digits)
-    if number.published.spread is None:
+    text = plain(printed.value, printed.digits)
+    if printed.spread is None:
         return text
-    return f"{text} ± {'<' if number.published.bound else ''}{plain(number.published.spread, column.digits)}"
+    return f"{text} ± {'<' if printed.bound else ''}{plain(printed.spread, printed.digits)}"
 
 
 def difference_text(number: Number) -> str:
@@ -115,9 +116,13 @@ def summary(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def flat(value: Any) -> str:
-    """A provenance entry in one line: mappings as ``key value`` pairs."""
+    """A provenance entry in one line: mappings as ``key value`` pairs, bytes as GiB."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {flat(item)}" for key, item in sorted(value.items()))
+        sizes = {key: key.endswith("_bytes") and isinstance(item, int) for key, item in value.items()}
+        return ", ".join(
+            f"{key.removesuffix('_bytes')} {item / 2**30:.0f} GiB" if sizes[key] else f"{key} {flat(item)}"
+            for key, item in sorted(value.items())
+        )
     if isinstance(value, list | tuple):
         return ", ".join(map(flat, value))
     return str(value)

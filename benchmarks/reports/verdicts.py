@@ -60,7 +60,9 @@ class Finding:
     estimate: float | None = None  # difference of two means, or mean ratio
     low: float | None = None
     high: float | None = None
-    p: float | None = None  # of the test that an ordering holds
+    p: float | None = (
+        None  # of the test that an ordering holds; where it is DIFFERENT, that its opposite does
+    )
     corrected_p: float | None = None  # after Holm's correction over the table
     more_seeds: int | None = (
         None  # about so many more would decide (power ``POWER``), if things stay as they are
@@ -173,28 +175,35 @@ def paired(lower: Sequence[float], higher: Sequence[float]) -> Paired:
     )
 
 
-def orderings(tests: Sequence[Paired]) -> list[Finding]:
+def decide_orderings(tests: Sequence[Paired]) -> list[Finding]:
     """The verdicts on all orderings of a table, Holm-corrected within each direction."""
     if not tests:
         return []
     holds = multipletests([test.p for test in tests], ALPHA, method="holm")[1]
     opposite = multipletests([test.opposite_p for test in tests], ALPHA, method="holm")[1]
+    found = []
+    for test, p, opposite_p in zip(tests, holds, opposite, strict=True):
+        verdict, raw, corrected = Verdict.INCONCLUSIVE, test.p, p
+        if p <= ALPHA:
+            verdict = Verdict.REPRODUCED
+        elif opposite_p <= ALPHA:
+            verdict, raw, corrected = Verdict.DIFFERENT, test.opposite_p, opposite_p
+        found.append(Finding(verdict, "", test.mean, test.low, test.high, raw, float(corrected)))
+    return found
+
+
+def orderings(tests: Sequence[Paired]) -> list[Finding]:
+    """As :func:`decide_orderings`, with the seeds that are still needed where that is INCONCLUSIVE."""
+    level = ALPHA / max(len(tests), 1)  # the strictest that Holm's correction asks of any of them
+
+    def needed(test: Paired) -> Callable[[int], float]:
+        effect = abs(test.mean) / test.spread
+        return lambda runs: _power(effect * math.sqrt(runs), runs - 1, level)
+
     return [
-        _ordering(test, float(p), float(opposite_p), ALPHA / len(tests))
-        for test, p, opposite_p in zip(tests, holds, opposite, strict=True)
+        _with_seeds_needed(found, test.runs, needed(test)) if found.verdict is Verdict.INCONCLUSIVE else found
+        for found, test in zip(decide_orderings(tests), tests, strict=True)
     ]
-
-
-def _ordering(test: Paired, p: float, opposite_p: float, level: float) -> Finding:
-    found = Finding(Verdict.INCONCLUSIVE, "", test.mean, test.low, test.high, test.p, p)
-    if p <= ALPHA:
-        return replace(found, verdict=Verdict.REPRODUCED)
-    if opposite_p <= ALPHA:
-        return replace(found, verdict=Verdict.DIFFERENT)
-    effect = abs(test.mean) / test.spread
-    return _with_seeds_needed(
-        found, test.runs, lambda runs: _power(effect * math.sqrt(runs), runs - 1, level)
-    )
 
 
 @cache

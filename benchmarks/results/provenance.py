@@ -24,7 +24,8 @@ PACKAGES = (
     "wandb",
 )
 PATH_KEYS = ("store=", "data=")
-"""Settings that name folders of one machine; they change no number and stay out of the card."""
+PATH_OPTIONS = ("--reports", "--cards")
+"""Settings and options that name folders of one machine; they change no number and stay out of the card."""
 
 
 @cache
@@ -85,8 +86,13 @@ def _processor() -> str:
 
 def command_line() -> str:
     """The command as a person would type it again, without the folders of this machine."""
-    arguments = [argument for argument in sys.argv[1:] if not argument.startswith(PATH_KEYS)]
-    return shlex.join(["weightaug", *arguments])
+    given = sys.argv[1:]
+    kept = [
+        argument
+        for before, argument in zip(["", *given], given, strict=False)
+        if not argument.startswith((*PATH_KEYS, *PATH_OPTIONS)) and before not in PATH_OPTIONS
+    ]
+    return shlex.join(["weightaug", *kept])
 
 
 def provenance(device: str, threads: int, command: str, started: str, finished: str) -> dict[str, Any]:

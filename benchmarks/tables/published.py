@@ -51,6 +51,7 @@ class PublishedValue:
     runs: int | None
     spread: float | None
     bound: bool
+    digits: int  # printed after the decimal point
     certainty: str
     source: str
     reason: str  # why the value, or else its spread, is not known
@@ -168,5 +169,5 @@ def _value(file: _File, row: _Row, key: str, where: str) -> PublishedValue:
     )
     certainty = value.certainty or column.certainty
     return PublishedValue(
-        value.value, column.unit, runs, value.spread, value.bound, certainty, source, reason
+        value.value, column.unit, runs, value.spread, value.bound, column.digits, certainty, source, reason
     )

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.cell import Cell
+from benchmarks.cell import Cell, Recipe
 from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.training import checkpoint
 from benchmarks.training.optimizers import build_optimizer, set_learning_rate
-from benchmarks.training.schedules import build_schedule
+from benchmarks.training.schedules import Schedule, build_schedule
 from weightaug.method import Method
 from weightaug.random import derive_seed
 
@@ -52,16 +52,7 @@ class Trainer:
         self.model, self.method = build(cell, source, device)
         self.optimizer = build_optimizer(cell.recipe, self.model, self.method.parameters())
         self.steps = steps_per_epoch(len(data.train), cell.recipe)
-        recipe = cell.recipe
-        self.schedule = build_schedule(
-            recipe.schedule,
-            lr=recipe.learning_rate,
-            lr_ratio=recipe.learning_rate_ratio,
-            epochs=recipe.total_epochs,
-            steps_per_epoch=self.steps,
-            warmup_epochs=recipe.warmup_epochs,
-            warmup_steps=recipe.warmup_steps,
-        )
+        self.schedule = schedule(cell.recipe, len(data.train))
         self.progress = Progress()
 
     def run(
@@ -146,6 +137,19 @@ class Trainer:
         self.method.load_state_dict(state["method"])
         self.progress = Progress(**state["progress"])
         self.progress.resumed += 1
+
+
+def schedule(recipe: Recipe, examples: int) -> Schedule:
+    """The recipe's learning rate as a function of the step, for a training set of so many examples."""
+    return build_schedule(
+        recipe.schedule,
+        lr=recipe.learning_rate,
+        lr_ratio=recipe.learning_rate_ratio,
+        epochs=recipe.total_epochs,
+        steps_per_epoch=steps_per_epoch(examples, recipe),
+        warmup_epochs=recipe.warmup_epochs,
+        warmup_steps=recipe.warmup_steps,
+    )
 
 
 def build(cell: Cell, source: Source, device: str) -> tuple[nn.Module, Method]:

@@ -80,7 +80,7 @@ def fake_card(
             "commit": "0123456789abcdef",
             "dirty": False,
             "versions": {"python": "3.11.7", "torch": "2.11.0"},
-            "hardware": "2 cores of a made-up processor",
+            "hardware": {"processor": "made-up", "cores": 2, "memory_bytes": 8 * 2**30},
             "device": "cpu",
             "command": "weightaug reproduce damp/table2 --scale smoke",
             "started": f"2026-01-01T00:0{seed}:00+00:00",

@@ -1,0 +1,1 @@
+"""Reduced-schedule training of every method against stored losses and bounds (`make regress`)."""
