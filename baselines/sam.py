@@ -116,8 +116,8 @@ class SAM(_SharpnessAware):
     Frozen parameters and parameters that the loss does not reach are left out. The optimizer's weight decay
     plays no part in the ascent.
 
-    With ``GradScaler`` the criterion may return the scaled loss, as the direction does not depend on its
-    scale (but for epsilon).
+    The direction uphill does not depend on the scale of the loss, but for epsilon; mind it with
+    ``GradScaler``.
 
     Args:
         model: the network to train.
@@ -214,7 +214,9 @@ class ASAM(_SharpnessAware):
     def _factor(self, name: str, p: Tensor) -> Tensor | None:
         if name not in self.normalised:
             return None
-        return p.abs() + self.eta if self.eta_at_zero else p.abs() + self.eta * p.sign().abs()
+        if self.eta == 0:
+            return p.abs()
+        return p.abs() + (self.eta if self.eta_at_zero else self.eta * p.sign().abs())
 
 
 def with_preset(method: type, preset: str | None, **arguments: Any) -> dict[str, Any]:

@@ -62,7 +62,9 @@ class Done:
 
 
 @pytest.fixture
-def weightaug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+def weightaug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> CommandLine:
     """``weightaug("list", "methods")`` in an empty folder; all but the process is as a person has it."""
     monkeypatch.chdir(tmp_path)
 

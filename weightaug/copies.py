@@ -29,6 +29,8 @@ class WeightCopies:
     A batch whose size N is no multiple of M is split into contiguous sub-batches whose sizes differ by one,
     the larger ones first; nothing is dropped.
 
+    Not supported: activation checkpointing, which would recompute with the model's own weights.
+
     Args:
         model: any module that maps [N, ...] to a tensor [N, ...]; may be wrapped by DistributedDataParallel.
         sub_batches: M, over all processes together: of K processes each runs M / K copies.
@@ -41,7 +43,7 @@ class WeightCopies:
             method's perturbation and gradient are thus of the weights before it.
 
     Raises:
-        ValueError: an argument is not one of those above.
+        ValueError: an argument is not one of those above, or SyncBatchNorm would see several copies.
     """
 
     def __init__(
@@ -69,6 +71,10 @@ class WeightCopies:
                 f"sub_batches={sub_batches} cannot be shared among {processes} processes: "
                 f"use a multiple of {processes}"
             )
+        if sub_batches > processes and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+            raise ValueError(
+                "SyncBatchNorm does not know weight copies: use BatchNorm, or one sub-batch per process"
+            )
         self.model = model
         self.batch_norm = batch_norm
         self.running_variance = running_variance
@@ -85,8 +91,6 @@ class WeightCopies:
     def sizes(self, n: int) -> list[int]:
         """Sizes of the sub-batches of a batch of ``n``."""
         copies = len(self)
-        if n == 0:
-            raise ValueError("the batch is empty: there is nothing to compute a gradient from")
         if copies > n:
             raise ValueError(
                 f"a batch of {n} cannot be split into {copies} sub-batches: "
@@ -106,7 +110,7 @@ class WeightCopies:
             The outputs [N, ...] in the order of ``x``.
 
         Raises:
-            ValueError: N is 0 or less than M.
+            ValueError: N is less than M.
             StackingError: a function has no stacked form, and synchronised BatchNorm forbids a loop.
         """
         sizes = self.sizes(len(x))

@@ -57,10 +57,16 @@ class Method:
         """Add the method's gradient to every parameter's ``.grad`` and return the mean loss, detached.
 
         Args:
-            criterion: mean loss of (logits, targets).
+            criterion: mean loss of (logits, targets). It may return a multiple of it: divided by the number
+                of batches whose gradients accumulate, or scaled by a ``GradScaler``.
             x: inputs [N, ...].
             y: targets [N], or [N, classes] where the criterion takes mixed labels.
+
+        Raises:
+            ValueError: N is 0.
         """
+        if len(x) == 0:
+            raise ValueError("the batch is empty: there is nothing to compute a gradient from")
         loss = self._backward(criterion, x, y)
         self.step += 1
         return loss

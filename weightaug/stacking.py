@@ -18,8 +18,11 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 
 
-class StackingError(TypeError):
-    """A function got stacked weights and is not known to handle them."""
+class StackingError(RuntimeError):
+    """A function got stacked weights and is not known to handle them.
+
+    No TypeError: Python's operators would replace one by their own "unsupported operand".
+    """
 
 
 def mark_stacks(weights: Iterable[Tensor]) -> None:
@@ -272,6 +275,12 @@ def _plain(mode: StackedForward, func: Any, *args: Any) -> Any:
     return func(*args)
 
 
+def _still_stacked(mode: StackedForward, func: Any, stack: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    result = func(stack, *args, **kwargs)
+    mark_stacks([result])
+    return result
+
+
 HANDLERS: dict[Any, Callable[..., Any]] = {
     F.conv1d: _convolution,
     F.conv2d: _convolution,
@@ -283,9 +292,13 @@ HANDLERS: dict[Any, Callable[..., Any]] = {
     F.multi_head_attention_forward: _attention,
     Tensor.expand: _expand,
     Tensor.repeat: _expand,
+    Tensor._is_view: _plain,  # what a compiled model of torch 2.11 asks about its inputs
     Tensor.shape.__get__: _shape,  # type: ignore[attr-defined]
     **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _each_copy),
     **dict.fromkeys((F.embedding, F.prelu), _each_copy),
+    **dict.fromkeys(
+        (Tensor.detach, Tensor.to, Tensor.type_as, Tensor.float, Tensor.contiguous), _still_stacked
+    ),
     **{
         getattr(owner, name): _elementwise
         for owner in (torch, Tensor)

@@ -42,14 +42,21 @@ class CIFAR10(Source):
         absent = self.missing(root)
         if absent and not download:
             raise UserError(absent)
-        damaged = [path.name for path, md5 in _files(root).items() if path.is_file() and not check_integrity(path, md5)]
+        damaged = [
+            path.name
+            for path, md5 in _files(root).items()
+            if path.is_file() and not check_integrity(path, md5)
+        ]
         if damaged:
             raise UserError(
                 f"data set cifar10 in {root}: {', '.join(damaged)} differs from the published MD5; delete it and "
                 "fetch it again with download=true"
             )
         try:  # torchvision checks the MD5 of the archive before it unpacks it
-            parts = [datasets.CIFAR10(str(root), train=train, download=absent is not None) for train in (True, False)]
+            parts = [
+                datasets.CIFAR10(str(root), train=train, download=absent is not None)
+                for train in (True, False)
+            ]
         except (RuntimeError, OSError) as error:
             raise UserError(f"data set cifar10 can't be fetched into {root}: {one_line(error)}") from error
         train, test = (

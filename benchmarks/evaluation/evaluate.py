@@ -45,7 +45,9 @@ def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) 
     return {mode: _evaluate_mode(cell, method, mode, data, sets) for mode in method.modes}
 
 
-def _evaluate_mode(cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
+def _evaluate_mode(
+    cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages
+) -> dict[str, Any]:
     def measured(images: Tensor) -> dict[str, Any]:
         logits = torch.cat(
             [method.predict(x, mode) for x in _batches(data, images, cell.evaluation.batch_size)]

@@ -122,7 +122,9 @@ def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[Da
     """The data set on ``device`` and its test images, clean and corrupted."""
     data = _load(cell, source, runtime)
     on_device = _kept(device, cell, lambda: data.to(device))
-    images = _kept("corrupted", cell, lambda: EvaluationImages.make(source, on_device, cell.evaluation.corruptions))
+    images = _kept(
+        "corrupted", cell, lambda: EvaluationImages.make(source, on_device, cell.evaluation.corruptions)
+    )
     return on_device, images
 
 

@@ -13,20 +13,20 @@ from golden_training import CASES, Recorder, check_case, check_gradients
 from torch import Tensor, nn
 
 from baselines import ASAM, SAM
+from baselines.sam import PRESETS
 from weightaug import RandomSource
 
 
 def make_official(model: nn.Module, settings: dict[str, Any], random: RandomSource) -> SAM | ASAM:
-    options = {
-        "preset": "official-damp-paper",
-        "rho": settings["rho"],
+    options: dict[str, Any] = {
+        **PRESETS["official-damp-paper"],
+        "sub_batches": settings["M"],  # the paper's is 8; the small cases have fewer
         "batch_norm": "synchronised" if settings.get("sync_batch_norm", True) else "separate",
     }
-    method = ASAM(model, eta=settings["eta"], **options) if settings["method"] == "asam" else SAM(model, **options)
-    if settings["M"] != len(method.copies):  # the preset's M is the paper's 8; the small cases have fewer
-        options |= {"preset": None, "sub_batches": settings["M"], "running_variance": "biased"}
-        return type(method)(model, **options, **({"eta": settings["eta"]} if "eta" in settings else {}))
-    return method
+    if settings["method"] == "asam":
+        return ASAM(model, rho=settings["rho"], eta=settings["eta"], **options)
+    del options["normalise"], options["eta_at_zero"]
+    return SAM(model, rho=settings["rho"], **options)
 
 
 @pytest.mark.parametrize("case", golden_names(*(case for case in CASES if "sam_" in case)))

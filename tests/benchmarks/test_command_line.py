@@ -21,7 +21,9 @@ def test_help_needs_no_heavy_package(tmp_path: Path) -> None:
         "heavy = {'torch', 'numpy', 'hydra', 'omegaconf', 'wandb', 'fvcore', 'matplotlib', 'rich'}\n"
         "print(heavy & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.endswith("set()\n")
 
 
@@ -32,7 +34,9 @@ def test_the_library_needs_torch_alone() -> None:
         " 'sklearn', 'matplotlib', 'jinja2', 'rich', 'filelock', 'psutil'}\n"
         "print(sorted(ours & {name.split('.')[0] for name in set(sys.modules) - before}))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
     assert done.stdout == "[]\n"
 
 
@@ -73,7 +77,9 @@ def test_lists_say_what_there_is(weightaug: CommandLine) -> None:
         ([], "arguments are required"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(weightaug: CommandLine, arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    weightaug: CommandLine, arguments: list[str], said: str
+) -> None:
     done = weightaug(*arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("weightaug: error: ")
@@ -102,7 +108,12 @@ def test_one_cell_leaves_a_card_and_is_not_run_twice(weightaug: CommandLine, tmp
     assert first.returncode == 0, first.stderr
     path = tmp_path / first.stdout.splitlines()[-1].removeprefix("card: ")
     card = json.loads(path.read_text())
-    assert card["cell"]["method"] == {**card["cell"]["method"], "name": "damp", "sigma": 0.1, "sub_batches": 8}
+    assert card["cell"]["method"] == {
+        **card["cell"]["method"],
+        "name": "damp",
+        "sigma": 0.1,
+        "sub_batches": 8,
+    }
     assert card["cell"]["seed"] == 3
     assert len(card["metrics"]["plain"]["corrupted"]["contrast"]["ece"]) == 5
     assert card["cost"]["flops"] == 2 * card["cost"]["macs"] > 0

@@ -72,11 +72,16 @@ def test_crop_moves_images_and_pads_with_zeros() -> None:
 
 def test_labels_follow_their_images(digits: DataSet) -> None:
     recipe = Recipe(batch_size=100)
-    known = {bytes(i.numpy().tobytes()): int(y) for i, y in zip(digits.train.images, digits.train.labels, strict=True)}
+    known = {
+        bytes(i.numpy().tobytes()): int(y)
+        for i, y in zip(digits.train.images, digits.train.labels, strict=True)
+    }
     mean, std = digits.mean[0], digits.std[0]
     for x, y in epoch_batches(digits, recipe, 0, 0):
         pixels = ((x * std + mean) * 255).round().to(torch.uint8)
-        assert all(known[bytes(i.numpy().tobytes())] == int(label) for i, label in zip(pixels, y, strict=True))
+        assert all(
+            known[bytes(i.numpy().tobytes())] == int(label) for i, label in zip(pixels, y, strict=True)
+        )
 
 
 @pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"pixelate"}))
@@ -102,7 +107,9 @@ def test_corruption_formulas() -> None:
     assert corrupt(images, "contrast", 1, 0.5)[0, 0, 0].tolist() == [166, 115, 115, 115]  # 0.65, 0.45
     assert corrupt(images, "brightness", 1, 0.1)[0, 0, 0].tolist() == [230, 128, 128, 128]  # 0.9, 0.5
     assert corrupt(images, "pixelate", 1, 0.5)[0, 0, 0].tolist() == [153, 153, 102, 102]
-    noise = corrupt(torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), "gaussian_noise", 1, 0.1).float() / 255
+    noise = (
+        corrupt(torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), "gaussian_noise", 1, 0.1).float() / 255
+    )
     assert abs(float(noise.std()) - 0.1) < 0.003
     impulse = corrupt(torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), "impulse_noise", 1, 0.2)
     assert abs(float((impulse != 128).float().mean()) - 0.2) < 0.01
@@ -159,7 +166,9 @@ def test_cifar10_is_fetched_and_checked(small_cifar10: Path) -> None:
     data = CIFAR10().load(small_cifar10, download=True)
     assert data.train.images.shape == (6, 3, 32, 32)
     assert data.test.labels.tolist() == [0, 1, 2, 3, 4, 5]
-    assert torch.equal(CIFAR10().load(small_cifar10).train.images, data.train.images)  # now without the server
+    assert torch.equal(
+        CIFAR10().load(small_cifar10).train.images, data.train.images
+    )  # now without the server
 
 
 def test_wrong_archive_is_refused(small_cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:

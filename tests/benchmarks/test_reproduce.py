@@ -108,7 +108,10 @@ def times(folder: Path) -> dict[str, int]:
 
 def test_two_commands_share_a_table(whole: Path, tmp_path: Path) -> None:
     command = [*TINY, "wandb=disabled", "workers=1"]
-    runs = [start(tmp_path, *command, "--reports", name, path=plugin_path(tmp_path)) for name in ("first", "second")]
+    runs = [
+        start(tmp_path, *command, "--reports", name, path=plugin_path(tmp_path))
+        for name in ("first", "second")
+    ]
     said = "".join(finish(run)[1] for run in runs)
     assert said.count("4 of 4 cells finished") == 2
     found = cards(tmp_path / "runs" / "cards")
@@ -138,7 +141,9 @@ def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
     assert "NOT RUN" in (tmp_path / "reports" / "smoke" / "signnoise-tiny.md").read_text()
     failure = next((tmp_path / "runs" / "work").glob("*/failure.json"))
     assert "no luck" in json.loads(failure.read_text())["details"]
-    errors = finish(start(tmp_path, *command, path=plugin_path(tmp_path)))[1]  # mended: only the failed cells run
+    errors = finish(start(tmp_path, *command, path=plugin_path(tmp_path)))[
+        1
+    ]  # mended: only the failed cells run
     assert "2 finished before" in errors
 
 
@@ -153,12 +158,14 @@ def test_wandb_offline_holds_config_curves_metrics_and_tables(whole: Path) -> No
         assert [row["train/loss"] for row in run["history"] if "train/loss" in row] == [
             pytest.approx(entry["loss"]) for entry in card["curve"]
         ]
-        assert run["summary"]["plain/clean/error"] == pytest.approx(card["metrics"]["plain"]["clean"]["error"])
-        table = next(row["errors"] for row in run["history"] if "errors" in row)
-        assert (table["_type"], table["nrows"]) == ("table-file", 31)  # clean, and 6 types at 5 severities
+        assert run["summary"]["plain/clean/error"] == pytest.approx(
+            card["metrics"]["plain"]["clean"]["error"]
+        )
+        assert run["summary"]["errors._type"] == "table-file"
+        assert run["summary"]["errors.nrows"] == 31  # clean, and 6 types at 5 severities
     reports = [run for run in runs.values() if run["job_type"] == "report"]
     assert len(reports) == 1
-    assert reports[0]["history"][-1]["report"]["nrows"] == 4
+    assert reports[0]["summary"]["report.nrows"] == 4
 
 
 def test_a_failing_wandb_is_a_warning_and_the_card_is_complete(

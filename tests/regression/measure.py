@@ -37,12 +37,17 @@ def main() -> None:
         "versions": versions(),
         "hardware": hardware("cpu"),
     }
-    REFERENCE.write_text(json.dumps({"measured": measured, "losses": losses, "errors": errors}, indent=1) + "\n")
+    REFERENCE.write_text(
+        json.dumps({"measured": measured, "losses": losses, "errors": errors}, indent=1) + "\n"
+    )
 
 
 def bounds(values: list[float]) -> dict[str, float]:
     half = max(WIDTH * stdev(values), WIDTH * IMAGE)
-    return {"low": round(max(0.0, fmean(values) - half), 2), "high": round(min(100.0, fmean(values) + half), 2)}
+    return {
+        "low": round(max(0.0, fmean(values) - half), 2),
+        "high": round(min(100.0, fmean(values) + half), 2),
+    }
 
 
 if __name__ == "__main__":

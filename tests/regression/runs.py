@@ -31,7 +31,13 @@ CASES = [f"{method}/{model}" for method in METHODS for model in MODELS]
 def trainer(case: str, seed: int) -> Trainer:
     """A three-epoch run of ``method/model`` in float32 on the CPU."""
     method, model = case.split("/")
-    settings = [f"method={method}", f"model={model}", f"recipe={MODELS[model]}", f"seed={seed}", "recipe.epochs=3"]
+    settings = [
+        f"method={method}",
+        f"model={model}",
+        f"recipe={MODELS[model]}",
+        f"seed={seed}",
+        "recipe.epochs=3",
+    ]
     cell = load([*settings, *METHODS[method], "evaluation.corruptions=false"])[0]
     source = cell.dataset.build()
     return Trainer(cell, source, _digits(), "cpu")

@@ -1,0 +1,55 @@
+"""One of two processes of a distributed step. Imports little: processes start soon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from small_networks import batch, gradients, mixed
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from baselines import ASAM, SAM, SGD
+from weightaug import DAAP, DAMP, Method
+
+METHODS: dict[str, Callable[[nn.Module], Method]] = {
+    "sgd": SGD,
+    "damp": lambda model: DAMP(model, sub_batches=4, seed=3),
+    "damp-loop": lambda model: unstacked(DAMP(model, sub_batches=4, seed=3)),
+    "daap": lambda model: DAAP(model, sub_batches=2, seed=3),
+    "sam": lambda model: SAM(model, sub_batches=4),
+    "sam-one-each": lambda model: SAM(model, sub_batches=2),
+    "asam": lambda model: ASAM(model, rho=0.5, sub_batches=4),
+}
+
+
+def unstacked(method: DAMP) -> DAMP:
+    """One pass per sub-batch, as for a model that cannot be stacked."""
+    method.copies.stacked = False
+    return method
+
+
+def check(rank: int, rendezvous: str) -> None:
+    """This process's half of the batch must lead to the gradients of the whole one, twice accumulated."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    for name, make in METHODS.items():
+        whole, half = mixed(batch_norm=False), DistributedDataParallel(mixed(batch_norm=False))
+        single, double = make(whole), make(half)
+        for step in range(2):
+            x, y = batch(8, step)
+            loss = single.backward(F.cross_entropy, x, y)
+            own = double.backward(F.cross_entropy, x[4 * rank : 4 * rank + 4], y[4 * rank : 4 * rank + 4])
+            torch.distributed.all_reduce(own)
+            torch.testing.assert_close(own / 2, loss)
+        torch.testing.assert_close(
+            gradients(half.module), gradients(whole), msg=lambda text, name=name: f"{name}: {text}"
+        )
+    try:
+        DAMP(DistributedDataParallel(mixed()), sub_batches=3)
+    except ValueError as error:
+        assert "sub_batches=3 cannot be shared among 2 processes: use a multiple of 2" in str(error)
+    else:
+        raise AssertionError("3 sub-batches for 2 processes must be refused")
+    torch.distributed.destroy_process_group()
