@@ -35,7 +35,9 @@ METHODS: dict[str, Make] = {
     "asam-one": lambda model: ASAM(model, preset="davda54", rho=0.3),
     "damp": lambda model: DAMP(model, sub_batches=3),
     "damp-one": lambda model: DAMP(model, sub_batches=1, running_variance="biased"),
-    "damp-loop": lambda model: two_processes.unstacked(DAMP(model, sub_batches=3, batch_norm="separate", perturb="all")),
+    "damp-loop": lambda model: two_processes.unstacked(
+        DAMP(model, sub_batches=3, batch_norm="separate", perturb="all")
+    ),
     "daap": lambda model: DAAP(model, sub_batches=3),
     "was": lambda model: WAS(model, layers="stem|grouped", coefficient="one"),
 }
