@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +35,20 @@ class Component:
     arguments: dict[str, Any]
     changed: dict[str, Any]
 
-    def build(self, **context: Any) -> Any:
-        """Call the registered class or function. A bad hyper-parameter is the user's error, in one line."""
+    def build(self, offered: Mapping[str, Any] | None = None, **context: Any) -> Any:
+        """Call the registered class or function. A bad hyper-parameter is the user's error, in one line.
+
+        Args:
+            offered: context for those targets alone that have an argument of the name.
+            context: for every target.
+        """
         from benchmarks.registry import locate
 
+        target = locate(self.target)
+        asked = inspect.signature(target).parameters.keys() & (offered or {}).keys()
+        context.update({name: (offered or {})[name] for name in asked})
         try:
-            return locate(self.target)(**context, **self.arguments)
+            return target(**context, **self.arguments)
         except ValueError as error:
             raise UserError(f"{self.name}: {error}") from error
 
@@ -88,13 +98,18 @@ class Evaluation:
     """What is measured on the trained model.
 
     ``batch_norm``: ``running`` = the running statistics that training left; ``reestimated`` = averaged anew over the
-    training images, for each inference mode by itself; ``batch`` = the test batch's own (the WAS authors' protocol).
+    training images, for each inference mode by itself; ``batch`` = the test batch's own.
+
+    ``official_was``: besides, test as the WAS authors do, after every epoch and in training mode; see
+    :mod:`benchmarks.evaluation.official`. The rest of the measurements stays what it is, so that one run reports both
+    the official figures and the corrected ones (``batch_norm=reestimated``).
     """
 
     batch_norm: str = "running"
     batch_size: int = 512
     ece_bins: int = 15
     corruptions: bool = True
+    official_was: bool = False
 
     def check(self) -> None:
         _choice("evaluation.batch_norm", self.batch_norm, BATCH_NORM)

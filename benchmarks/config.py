@@ -33,7 +33,7 @@ SETTINGS = {"recipe": Recipe, "evaluation": Evaluation}
 GROUPS = (*COMPONENTS, *SETTINGS)
 PLAIN = ("protocol", "scale", "seed")
 SCALARS = (int, float, bool, str)
-CONTEXT = {"self", "model", "seed", "random", "num_classes", "in_channels", "image_size"}
+CONTEXT = {"self", "model", "seed", "random", "num_classes", "in_channels", "image_size", "source", "data"}
 """Arguments that the harness supplies; all others of a ``_target_`` are hyper-parameters."""
 
 

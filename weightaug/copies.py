@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import torch
@@ -37,6 +37,10 @@ class WeightCopies:
         batch_norm: ``"synchronised"`` or ``"separate"``, see :class:`weightaug.stacking.StackedForward`.
         running_variance: ``"unbiased"`` (PyTorch) or ``"biased"`` (Flax), of the running estimate.
         stacked: False runs the model once per sub-batch in any case.
+
+    Attributes:
+        parametrisation: maps the stacks given to ``forward`` to those that the model runs with, or None. A
+            method's perturbation and gradient are thus of the weights before it.
 
     Raises:
         ValueError: an argument is not one of those above, or SyncBatchNorm would see several copies.
@@ -77,6 +81,7 @@ class WeightCopies:
         count = sub_batches // processes
         self.numbers = range(rank * count, (rank + 1) * count)  # of this process's copies among all
         self.stacked = stacked and not _batch_is_second(model)
+        self.parametrisation: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
         self._proven = False
         self._modes: dict[tuple[int, ...], StackedForward] = {}
 
@@ -109,6 +114,8 @@ class WeightCopies:
             StackingError: a function has no stacked form, and synchronised BatchNorm forbids a loop.
         """
         sizes = self.sizes(len(x))
+        if self.parametrisation is not None:
+            weights = self.parametrisation(weights)
         if not self.stacked and len(sizes) > 1:
             return self._loop(weights, x, sizes, keep_statistics)
         if self._proven or len(sizes) == 1:

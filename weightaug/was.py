@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parallel import DistributedDataParallel
 
+from weightaug.copies import WeightCopies
 from weightaug.kernel_draws import LayerDraw, apply, kernel_size
 from weightaug.kernel_transforms import KernelTransform, UserFunction, build_transform
 from weightaug.method import Criterion, Method, backpropagate
@@ -105,6 +106,12 @@ class WAS(Method):
     mobilenetv2.py, effnetv2.py): K from U[0, 1), one draw per layer and mini-batch, T1 and T2 evenly mixed
     except in VGG.
 
+    Within SAM, ASAM, DAMP or DAAP, ``WAS(model, within=SAM(model))``, the loss is the shadow weights' loss as a
+    function of the plain weights, ``w -> L(f(x; K T(w)), y)``, and that method perturbs and differentiates w:
+    SAM's step uphill and norm, and DAMP's noise, are of the plain weights, before T. All of its passes and
+    weight copies in a step share one draw per layer. K is learned, at the perturbed weights, but is neither
+    perturbed nor in SAM's norm. The combination is ours; neither paper has it.
+
     Args:
         transform: name, :class:`KernelTransform` or function, see :func:`build_transform`.
         translate: "shift": furthest shift as a share of the kernel's size.
@@ -117,9 +124,12 @@ class WAS(Method):
         per_kernel: one draw for each output channel's kernel instead of one for all kernels of a layer.
         draws: fixed draws by layer, used in every shadow pass in place of random ones; also an attribute that
             may be set and cleared at any time. Not part of ``state_dict``.
+        within: the method of the same model whose gradient is taken, one that runs weight copies. From then
+            on it runs with shadow weights only, and its state is part of this method's.
 
     Raises:
-        ValueError: no layer matches, unknown transform or coefficient, parameter outside its range.
+        ValueError: no layer matches, unknown transform or coefficient, parameter outside its range, or
+            ``within`` has no weight copies or another model.
     """
 
     modes: ClassVar[tuple[str, ...]] = ("plain", "shadow")
@@ -137,6 +147,7 @@ class WAS(Method):
         coefficient_in_aom: bool = False,
         per_kernel: bool = False,
         draws: Mapping[str, LayerDraw] | None = None,
+        within: Method | None = None,
         seed: int = 0,
         random: RandomSource | None = None,
     ) -> None:
@@ -152,6 +163,14 @@ class WAS(Method):
         self.coefficients = self._initial_coefficients(coefficient)
         if draws is None:
             self.draw("check")  # a transform that some kernel's size does not allow is told here
+        self.within = within
+        if within is not None:
+            copies = getattr(within, "copies", None)
+            if not isinstance(copies, WeightCopies) or within.model is not model:
+                raise ValueError(
+                    "WAS composes with SAM, ASAM, DAMP or DAAP of the same model: build within from it"
+                )
+            copies.parametrisation = self._shadow_copies
 
     def _initial_coefficients(self, coefficient: str) -> nn.Parameter | None:
         count = len(self.layers)
@@ -189,19 +208,41 @@ class WAS(Method):
             else dict(zip(self.layers, self.coefficients.unbind(), strict=True))
         )
 
+    def _shadow_copies(self, stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``stacks`` [M, *shape] by parameter name with K T of every copy; the current step's draw for all."""
+        draws, coefficients = self.draw(self.step, "transform"), self._by_layer()
+        count = len(next(iter(stacks.values())))
+        plain = {
+            layer: stacks[f"{layer}.weight"].unbind()
+            if f"{layer}.weight" in stacks
+            else (module.weight,) * count
+            for layer, module in self.layers.items()
+        }
+        copies = [
+            shadow_weights({layer: w[m] for layer, w in plain.items()}, draws, coefficients)
+            for m in range(count)
+        ]
+        shadows = {f"{layer}.weight": torch.stack([copy[layer] for copy in copies]) for layer in plain}
+        return {**stacks, **shadows}
+
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
-        shadow = self.shadow(self.draw(self.step, "transform"))
-        loss = criterion(functional_call(self.model, shadow, (x,)), y)
         if self.coefficients is None or not isinstance(self.model, DistributedDataParallel):
-            backpropagate(loss)
-            return loss.detach()
+            return self._gradient(criterion, x, y)
         # DistributedDataParallel averages the gradients of the model's own parameters only.
         before, self.coefficients.grad = self.coefficients.grad, None
-        backpropagate(loss)
+        loss = self._gradient(criterion, x, y)
         if self.coefficients.grad is not None:
             dist.all_reduce(self.coefficients.grad)
             self.coefficients.grad /= dist.get_world_size()
             self.coefficients.grad += 0 if before is None else before
+        return loss
+
+    def _gradient(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+        if self.within is not None:
+            return self.within.backward(criterion, x, y)
+        shadow = self.shadow(self.draw(self.step, "transform"))
+        loss = criterion(functional_call(self.model, shadow, (x,)), y)
+        backpropagate(loss)
         return loss.detach()
 
     def _predict(self, x: Tensor, mode: str) -> Tensor:
@@ -220,10 +261,12 @@ class WAS(Method):
         return [] if self.coefficients is None else [self.coefficients]
 
     def state_dict(self) -> dict[str, Any]:
-        """Seed, step, number of shadow predictions so far and K."""
+        """Seed, step, number of shadow predictions so far, K, and the state of ``within``."""
         state = {**super().state_dict(), "predictions": self.predictions}
         if self.coefficients is not None:
             state["coefficients"] = self.coefficients.detach().clone()
+        if self.within is not None:
+            state["within"] = self.within.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -237,8 +280,14 @@ class WAS(Method):
             raise ValueError(
                 "the state's coefficients do not fit; use the model, layers and coefficient of the saved run"
             )
+        if ("within" in state) != (self.within is not None):
+            raise ValueError(
+                "the state is of a WAS within another method, or within none; build it as it was"
+            )
         super().load_state_dict(state)
         self.predictions = int(state["predictions"])
+        if self.within is not None:
+            self.within.load_state_dict(state["within"])
         if self.coefficients is not None:
             with torch.no_grad():
                 self.coefficients.copy_(state["coefficients"])

@@ -93,5 +93,10 @@ def check_severities(table: dict[str, list[float]]) -> dict[str, list[float]]:
 def corrupt(images: Tensor, name: str, severity: int, parameter: float) -> Tensor:
     """uint8 [N, C, H, W] with one corruption: a function of (images, name, severity), always the same."""
     generator = torch.Generator().manual_seed(derive_seed("corruption", name, severity))
+    return corrupt_with(images, name, parameter, generator)
+
+
+def corrupt_with(images: Tensor, name: str, parameter: float, generator: Generator) -> Tensor:
+    """uint8 [N, C, H, W] with one corruption, its randomness from ``generator``, on the CPU."""
     corrupted = CORRUPTIONS[name](images.float() / 255, parameter, generator)
     return (corrupted.clamp(0, 1) * 255).round().to(torch.uint8)

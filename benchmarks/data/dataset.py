@@ -42,6 +42,12 @@ class DataSet:
         std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
         return (images.float() / 255 - mean) / std
 
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """The uint8 images that :meth:`normalise` made ``inputs`` of; the nearest ones if there are none."""
+        mean = torch.tensor(self.mean, device=inputs.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=inputs.device).view(1, -1, 1, 1)
+        return ((inputs.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
 
 class Source:
     """Where a data set comes from. A subclass is what a config's ``_target_`` names.

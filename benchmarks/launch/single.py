@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks.config import load
 from benchmarks.errors import UserError
+from benchmarks.reports.measures import measure
 from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store
 from benchmarks.terminal import note
@@ -42,7 +43,9 @@ def run(overrides: Sequence[str]) -> int:
     for mode, metrics in (card["metrics"] or {}).items():
         errors = [error for values in metrics["corrupted"].values() for error in values["error"]]
         corrupted = f", corrupted error {sum(errors) / len(errors):.2f} %" if errors else ""
-        print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{corrupted}")
+        official = measure(card, "official.error", mode)
+        best = "" if official is None else f", official (training mode, best epoch on test) {official:.2f} %"
+        print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{corrupted}{best}")
     if card["diverged_at"]:
         print(f"diverged in epoch {card['diverged_at']['epoch']}", file=sys.stdout)
     print(f"card: {store.cards / cell.id}.json")

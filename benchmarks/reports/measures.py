@@ -4,6 +4,8 @@
     corrupted.KEY       unweighted mean over all corruption types and severities
     severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs
     type.NAME.KEY       mean over the severities of one corruption type
+    official.error      the least clean test error of all epochs by the WAS authors' protocol, in training mode
+                        and chosen on the test set; None without evaluation.official_was
     cost.NAME           a number of the card's cost, e.g. cost.seconds_per_epoch
 
 Means are unweighted because all corrupted sets have the same size (DAMP paper, section 4 and its tables'
@@ -36,14 +38,14 @@ WORST = {"error": 100.0, "top3_error": 100.0, "ece": 1.0}
 def check_metric(path: str, where: str) -> None:
     """Raise a :class:`UserError` unless ``path`` is a metric path; ``where`` names its place."""
     parts = path.split(".")
-    lengths = {"clean": 2, "corrupted": 2, "severity": 3, "type": 3, "cost": 2}
+    lengths = {"clean": 2, "corrupted": 2, "severity": 3, "type": 3, "cost": 2, "official": 2}
     if parts[0] not in lengths:
         raise unknown_name(
             f"metric in {where}:", path, [*(f"{k}.error" for k in ("clean", "corrupted")), *lengths]
         )
     if len(parts) != lengths[parts[0]]:
         raise UserError(f"{where}: the metric {path!r} needs {lengths[parts[0]]} parts divided by dots")
-    known = COSTS if parts[0] == "cost" else KEYS
+    known = {"cost": COSTS, "official": ("error",)}.get(parts[0], KEYS)
     if parts[-1] not in known:
         raise unknown_name(f"metric in {where}:", path, [".".join((*parts[:-1], name)) for name in known])
     if parts[0] == "severity" and parts[1] not in {str(s) for s in (0, *SEVERITIES)}:
@@ -63,6 +65,9 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
         return None
     if mode not in card["metrics"]:
         raise unknown_name(f"inference mode of card {card['id']}", mode, card["metrics"])
+    if kind == "official":
+        errors = [entry.get(f"official_{mode}_error") for entry in card["curve"]]
+        return min((error for error in errors if error is not None), default=None)
     metrics, key = card["metrics"][mode], rest[-1]
     corrupted = metrics["corrupted"]
     if kind == "clean" or (kind, rest[0]) == ("severity", "0"):

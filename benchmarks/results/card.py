@@ -9,7 +9,9 @@
                 M  = {"n": int, "error": %, "top3_error": %, "nll": nats, "ece": fraction}
                 M5 = the same keys but "n", each a list over severities 1..5
     diverged_at {"epoch", "step"} or null
-    curve       one entry per epoch: {"epoch", "step", "lr", "loss"}, loss = mean training loss
+    curve       one entry per epoch: {"epoch", "step", "lr", "loss"}, loss = mean training loss; with
+                evaluation.official_was also "official_<mode>_error": %, the clean test error as the WAS
+                authors take it (batch statistics and dropout on)
     cost        parameters, macs, flops (= 2 macs; one forward pass of one image), uncounted_operators
                 {name: count}, seconds_per_epoch (training only), training_seconds, evaluation_seconds,
                 peak_memory_bytes, resumed (how often the run was continued from a checkpoint)

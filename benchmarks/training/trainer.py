@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell, Recipe
 from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.dataset import DataSet, Source
+from benchmarks.evaluation.official import official_errors
 from benchmarks.training import checkpoint
 from benchmarks.training.optimizers import build_optimizer, set_learning_rate
 from benchmarks.training.schedules import Schedule, build_schedule
@@ -49,7 +50,7 @@ class Trainer:
 
     def __init__(self, cell: Cell, source: Source, data: DataSet, device: str) -> None:
         self.cell, self.data, self.device = cell, data, device
-        self.model, self.method = build(cell, source, device)
+        self.model, self.method = build(cell, source, device, data)
         self.optimizer = build_optimizer(cell.recipe, self.model, self.method.parameters())
         self.steps = steps_per_epoch(len(data.train), cell.recipe)
         self.schedule = schedule(cell.recipe, len(data.train))
@@ -96,6 +97,8 @@ class Trainer:
         if not math.isfinite(loss):
             self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
             entry["loss"] = 0.0 if math.isnan(loss) else math.copysign(1e308, loss)  # JSON knows no NaN
+        elif self.cell.evaluation.official_was:
+            entry |= official_errors(self.cell, self.method, self.data, self.progress.epoch)
         self.progress.curve.append(entry)
         return entry
 
@@ -152,11 +155,15 @@ def schedule(recipe: Recipe, examples: int) -> Schedule:
     )
 
 
-def build(cell: Cell, source: Source, device: str) -> tuple[nn.Module, Method]:
-    """The cell's model, initialised from its seed, and its method."""
+def build(cell: Cell, source: Source, device: str, data: DataSet | None = None) -> tuple[nn.Module, Method]:
+    """The cell's model, initialised from its seed, and its method.
+
+    Without ``data``, a method that works on the images can be built but not run.
+    """
     torch.manual_seed(derive_seed(cell.seed, "initialisation"))
     model = cell.model.build(
         num_classes=source.num_classes, in_channels=source.in_channels, image_size=source.image_size
     ).to(device)
-    method = cell.method.build(model=model, seed=derive_seed(cell.seed, "method"))
+    offered = {"source": source, "data": data}
+    method = cell.method.build(offered, model=model, seed=derive_seed(cell.seed, "method"))
     return model, method

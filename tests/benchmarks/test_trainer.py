@@ -15,11 +15,16 @@ from benchmarks.training import checkpoint
 from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.trainer import Trainer
 
+<<<<<<< HEAD
 SMALL = [
     "recipe.epochs=3",
     "recipe.batch_size=32",
     "dataset.corruptions={contrast: [0.4, 0.3, 0.2, 0.1, 0.05]}",
 ]
+=======
+TABLES = "{contrast: [0.4, 0.3, 0.2, 0.1, 0.05], gaussian_noise: [0.08, 0.12, 0.18, 0.26, 0.38]}"
+SMALL = ["recipe.epochs=3", "recipe.batch_size=32", f"dataset.corruptions={TABLES}"]
+>>>>>>> h5
 METHODS = list(entries("method"))
 RECIPES = {"resnet_tiny": "resnet_smoke", "vit_tiny": "vit_smoke"}
 

@@ -21,6 +21,7 @@ METHODS = {
     "daap": [],
     "sam": [],
     "asam": ["method.rho=0.5"],
+    "corrupted_sgd": [],
     "was": ["evaluation.batch_norm=reestimated"],
 }
 MODELS = {"resnet_tiny": "resnet_smoke", "vit_tiny": "vit_smoke"}

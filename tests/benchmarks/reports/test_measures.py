@@ -7,7 +7,7 @@ import pytest
 from fake_cards import fake_card
 
 from benchmarks.errors import UserError
-from benchmarks.reports.measures import KEYS, measure, worst
+from benchmarks.reports.measures import KEYS, check_metric, measure, worst
 
 
 @pytest.mark.parametrize("mode", ["plain", "shadow"])
@@ -47,3 +47,15 @@ def test_worst_values() -> None:
     assert worst("corrupted.error") == 100 and worst("severity.3.top3_error") == 100
     assert worst("clean.ece") == 1
     assert worst("clean.nll") is None and worst("cost.seconds_per_epoch") is None
+
+
+def test_the_official_error_is_that_of_the_best_epoch() -> None:
+    card = fake_card("vit", "was", 0)
+    assert measure(card, "official.error", "shadow") is None
+    for entry, error in zip(card["curve"], (9.0, 3.0, 5.0, 4.0), strict=True):
+        entry["official_shadow_error"] = error
+    assert measure(card, "official.error", "shadow") == 3.0
+    assert measure(card, "official.error", "plain") is None
+    check_metric("official.error", "here")
+    with pytest.raises(UserError, match=r"unknown metric in here: 'official\.nll'"):
+        check_metric("official.nll", "here")
