@@ -37,6 +37,13 @@ def build_optimizer(recipe: Recipe, model: nn.Module, extra: Iterable[nn.Paramet
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.betas[0], recipe.betas[1]))
 
 
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Scale all gradients by ``min(1, largest / norm)``, exactly: torch's own clipping adds 1e-6 to the norm."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    torch._foreach_mul_(gradients, (largest / norm).clamp(max=1.0))
+
+
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -18,7 +18,7 @@ from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.evaluation.official import official_errors
 from benchmarks.training import checkpoint
-from benchmarks.training.optimizers import build_optimizer, set_learning_rate
+from benchmarks.training.optimizers import build_optimizer, clip_gradients, set_learning_rate
 from benchmarks.training.schedules import Schedule, build_schedule
 from weightaug.method import Method
 from weightaug.random import derive_seed
@@ -112,7 +112,7 @@ class Trainer:
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
             loss = self.method.backward(F.cross_entropy, x, y)
         if self.cell.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.cell.recipe.clip_norm)
+            clip_gradients(self.model.parameters(), self.cell.recipe.clip_norm)
         self.optimizer.step()
         self.progress.step += 1
         return loss

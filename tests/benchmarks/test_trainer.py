@@ -12,7 +12,7 @@ from benchmarks.data.dataset import DataSet, Images, Source
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.registry import entries
 from benchmarks.training import checkpoint
-from benchmarks.training.optimizers import build_optimizer
+from benchmarks.training.optimizers import build_optimizer, clip_gradients
 from benchmarks.training.trainer import Trainer
 
 TABLES = "{contrast: [0.4, 0.3, 0.2, 0.1, 0.05], gaussian_noise: [0.08, 0.12, 0.18, 0.26, 0.38]}"
@@ -171,3 +171,13 @@ def test_bf16_autocast_trains() -> None:
     run = trainer("recipe.precision=bf16", "recipe.epochs=2")
     assert run.run().diverged_at is None
     assert next(run.model.parameters()).dtype == torch.float32
+
+
+def test_clipping_is_exact() -> None:
+    long, short = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
+    long.grad, short.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    clip_gradients([long, short, torch.nn.Parameter(torch.zeros(1))], 1.0)
+    assert torch.equal(long.grad, torch.tensor([0.6, 0.0]))
+    assert torch.equal(short.grad, torch.tensor([0.8]))
+    clip_gradients([long, short], 10.0)
+    assert torch.equal(short.grad, torch.tensor([0.8]))
