@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine, environment
+from command_line import CommandLine, environment
 
 QUICK = ["recipe.epochs=1", "wandb=disabled", "device=cpu", "threads=1"]
 

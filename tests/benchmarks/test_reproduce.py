@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PLUGIN, CommandLine, plugin_path, start
+from command_line import PLUGIN, CommandLine, plugin_path, start
 
 TINY = ["reproduce", "signnoise/tiny", "--scale", "smoke", "device=cpu", "workers=1", "threads=1"]
 CELLS = 4  # two rows, two seeds
