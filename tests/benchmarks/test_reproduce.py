@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -48,7 +49,7 @@ def test_a_plug_in_makes_a_table(whole: Path) -> None:
     assert "report: reports/smoke/signnoise-tiny.md" in output
     assert len(cards(whole / "runs" / "cards")) == CELLS
     listed, _ = finish(start(whole, "list", "methods", path=plugin_path(whole)))
-    assert "signnoise  Plain gradient plus random signs" in listed
+    assert re.search(r"^signnoise +Plain gradient plus random signs", listed, re.MULTILINE)
 
 
 def test_the_report_is_made_again_from_its_own_cards(whole: Path) -> None:
