@@ -16,15 +16,15 @@ TABLES  := table1 table2 table3
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z0-9|-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## (.*)/\1\t\2/' | \
+	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## (.*)/\1\t\2/; s/reproduce-table1 .*-table3/reproduce-table1|2|3/' | \
 	  awk -F '\t' '{printf "  make %-24s %s\n", $$1, $$2}'
-	@echo "Variables: SCALE=full|reduced|smoke (now $(SCALE)) SEEDS=N DEVICE=auto|cpu|cuda (now $(DEVICE)) PAPER=damp|was (now $(PAPER))"
+	@echo "Variables: SCALE=full|smoke (now $(SCALE)) SEEDS=N DEVICE=auto|cpu|cuda (now $(DEVICE)) PAPER=damp|was (now $(PAPER))"
 
 setup: $(READY)  ## make .venv with the pinned packages
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "weightaug: error: Python 3.11 or later is needed, $(PYTHON) is older; set PYTHON=python3.12" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "weightaug: installing packages into $(VENV) (several GB with PyTorch, a few minutes)" >&2
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
@@ -38,8 +38,9 @@ reproduce-all: $(READY)  ## every registered table of PAPER at SCALE
 	  for table in $$tables; do $(BIN)/weightaug reproduce $$table $(OPTIONS) || exit $$?; done
 
 report: $(READY)  ## make the reports of PAPER at SCALE again from their cards, without training
-	@for table in $$($(BIN)/weightaug list tables | awk '$$1 ~ "^$(PAPER)/" {print $$1}'); do \
-	  $(BIN)/weightaug report $$table $(OPTIONS) || exit $$?; done
+	@tables=$$($(BIN)/weightaug list tables | awk '$$1 ~ "^$(PAPER)/" {print $$1}'); \
+	  test -n "$$tables" || { echo "weightaug: error: no table of PAPER=$(PAPER) is registered" >&2; exit 2; }; \
+	  for table in $$tables; do $(BIN)/weightaug report $$table $(OPTIONS) || exit $$?; done
 
 test: $(READY)  ## style, types and tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy

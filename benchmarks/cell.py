@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.errors import UserError, unknown_name
+from benchmarks.errors import UserError, one_line, unknown_name
 
 PROTOCOL_VERSION = 1
 """Part of every id. Raise it when the meaning of a config changes, a default's value included."""
@@ -18,7 +18,8 @@ PROTOCOL_VERSION = 1
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("float32", "bf16")
 BATCH_NORM = ("running", "reestimated", "batch")
-PROTOCOLS = ("official", "corrected")
+PROTOCOLS = ("official",)
+"""What good practice would do (`corrected`) is so far a matter of single settings, such as evaluation.batch_norm."""
 SCALES = ("full", "reduced", "smoke")
 
 
@@ -49,8 +50,10 @@ class Component:
         context.update({name: (offered or {})[name] for name in asked})
         try:
             return target(**context, **self.arguments)
-        except ValueError as error:
-            raise UserError(f"{self.name}: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # a library says in its own way that it can't be built like that
+            raise UserError(f"{self.name}: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,20 @@ class Recipe:
         for name in ("epochs", "epochs_factor", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"recipe.{name}={getattr(self, name)}: must be at least 1")
-        for name in ("learning_rate", "weight_decay", "crop_padding"):
+        for name in (
+            "learning_rate",
+            "learning_rate_ratio",
+            "weight_decay",
+            "crop_padding",
+            "warmup_epochs",
+            "warmup_steps",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe.{name}={getattr(self, name)}: must not be negative")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in (self.momentum, *self.betas)):
+            raise UserError("recipe.momentum and the two recipe.betas must be at least 0 and below 1")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"recipe.clip_norm={self.clip_norm}: must be above 0, or null for no clipping")
 
 
 @dataclass(frozen=True)

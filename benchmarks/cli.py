@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from benchmarks.errors import UserError, unknown_name
 
@@ -21,6 +21,9 @@ COMMANDS = ("list", "run", "reproduce", "report")
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line and exits with 2, without a page of usage."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         print(f"weightaug: error: {message}; see `{self.prog} --help`", file=sys.stderr)
@@ -88,6 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(parse(given))
     except UserError as error:
         print(f"weightaug: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read the output has gone
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        print(f"weightaug: error: {error.strerror or error}: {error.filename or 'no file'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -109,6 +109,8 @@ def _set(parts: dict[str, Any], runtime: dict[str, Any], key: str, value: Any) -
         node = parts[group]
         for step in path:
             node = node.setdefault(step, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{key}: {group}.{rest.split('.')[0]} is a single value and has no parts")
         node[last] = value
     else:
         raise unknown_name("key", key, [*PLAIN, *runtime_keys, *GROUPS])

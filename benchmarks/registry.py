@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.errors import UserError, unknown_name
+from benchmarks.errors import UserError, one_line, unknown_name
+from benchmarks.terminal import warn
 
 ENTRY_POINTS = "weightaug.configs"
 OWN_FOLDER = Path(__file__).resolve().parent.parent / "configs"
@@ -49,11 +50,14 @@ def folders() -> tuple[Path, ...]:
     """The config folders: our own first, then those of installed plug-ins."""
     found = [OWN_FOLDER]
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        spec = importlib.util.find_spec(point.value)
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except Exception as error:  # importing somebody's package can raise anything
+            warn(f"plug-in {point.name!r} is left out: {one_line(error)}")
+            continue
         if spec is None or not spec.submodule_search_locations:
-            raise UserError(
-                f"plug-in {point.name!r} names {point.value!r}, which is not an installed package"
-            )
+            warn(f"plug-in {point.name!r} is left out: {point.value!r} is not an installed package")
+            continue
         found.append(Path(next(iter(spec.submodule_search_locations))))
     return tuple(found)
 
@@ -74,6 +78,8 @@ def entries(group: str) -> dict[str, Entry]:
 def lookup(group: str, name: str) -> Entry:
     """The entry called ``name``, or an error that names the nearest one."""
     known = entries(group)
+    if name not in known and group == "table":
+        raise unknown_name("table", name, known, hint="; a table that is not listed is not registered yet")
     if name not in known:
         raise unknown_name(group, name, known, hint=f"; see `weightaug list {group}s`")
     return known[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -68,6 +69,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
             if isinstance(value, typing.cast(type, hint))
             else build(typing.cast(type, hint), value, where)
         )
+    if hint is float and isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, not {value}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -63,9 +63,8 @@ class Watch:
                 return
             time.sleep(POLL_SECONDS)
 
-    def _news(self) -> list[Cell]:
+    def _news(self) -> Iterator[Cell]:
         """Cells that were finished or have failed since the last look."""
-        news = []
         for cell in self.cells:
             if cell.id in self.done or cell.id in self.failed:
                 continue
@@ -76,8 +75,7 @@ class Watch:
                 self.failed[cell.id] = failure["error"]
             else:
                 continue
-            news.append(cell)
-        return news
+            yield cell
 
     def _line(self, cell: Cell) -> str:
         position = f"[{len(self.done) + len(self.failed)}/{len(self.cells)}] {cell.label}"

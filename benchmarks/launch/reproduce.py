@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmarks import registry
@@ -18,10 +22,13 @@ from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store, read_card
 from benchmarks.runtime import Runtime
 from benchmarks.tables.published import Published, load_published
-from benchmarks.tables.table import Row, Table, load_table
+from benchmarks.tables.table import FULL, Row, Table, load_table
 from benchmarks.terminal import note
 
 WIDTH = 120
+RESTARTS = 2
+RUNTIME_KEYS = {field.name for field in dataclasses.fields(Runtime)}
+NAMED_BY_TABLE = ("seed", "scale", "method", "model")
 Place = tuple[str, str, int]
 """(panel, row, seed): where in a table a card belongs."""
 
@@ -37,7 +44,8 @@ class Request:
     places: dict[Place, str]  # which cell's id fills which place
     runtime: Runtime
     reports: Path
-    command: str
+    command: str  # what the person typed, for the cards
+    again: str  # what makes the report again
 
     @classmethod
     def parse(
@@ -58,12 +66,22 @@ class Request:
         cells: dict[str, Cell] = {}
         places: dict[Place, str] = {}
         runtime = load(overrides)[1]
+        changes = _changes(overrides, scale)
+        if changes:
+            table = dataclasses.replace(
+                table, notes=(*table.notes, f"Changed from the table: {', '.join(changes)}.")
+            )
         for planned in table.cells(scale, range(count)):
             cell, _ = load((*planned.overrides, *overrides))
             cells[cell.id] = cell
             for row in planned.rows:
                 places[planned.panel, row, planned.seed] = cell.id
-        return cls(table, scale, tuple(range(count)), cells, places, runtime, Path(reports), command_line())
+        again = ["weightaug", "reproduce", name, "--scale", scale, "--seeds", str(count)]
+        again += [part for row in dict.fromkeys(extra_rows) for part in ("--with", row)] + changes
+        seen = tuple(range(count))
+        return cls(
+            table, scale, seen, cells, places, runtime, Path(reports), command_line(), shlex.join(again)
+        )
 
     def published(self) -> Published | None:
         """The published numbers of the table, where there are any."""
@@ -94,10 +112,17 @@ def reproduce(request: Request) -> int:
         f"{request.runtime.worker_count(device)} worker(s) on {device}, store {store.folder}"
     )
     begun = time.monotonic()
-    processes = workers.start(cells, request.runtime, device, request.table.name, request.command, session)
-    watch.follow(lambda: any(process.is_alive() for process in processes))
-    for process in processes:
-        process.join()
+    for _ in range(RESTARTS + 1):
+        processes = workers.start(
+            cells, request.runtime, device, request.table.name, request.command, session
+        )
+        watch.follow(partial(_any_alive, processes))
+        for process in processes:
+            process.join()
+        if len(watch.done) + len(watch.failed) == len(cells):
+            break
+        codes = ", ".join(sorted({str(process.exitcode) for process in processes}))
+        note(f"workers ended with cells left to do (exit codes {codes}); starting new ones")
     note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
     cards = request.cards(store.read)
     if any(cards.values()):
@@ -111,6 +136,10 @@ def reproduce(request: Request) -> int:
     if missing:
         note(f"{missing} cells are missing from the report; run the same command again to try them once more")
     return 1 if missing else 0
+
+
+def _any_alive(processes: Sequence[BaseProcess]) -> bool:
+    return any(process.is_alive() for process in processes)
 
 
 def report(request: Request, folder: str | None) -> int:
@@ -128,6 +157,20 @@ def report(request: Request, folder: str | None) -> int:
         )
     _write(request, cards)
     return 0
+
+
+def _changes(overrides: Sequence[str], scale: str) -> list[str]:
+    """Those overrides that change what the cells are; what a row, a panel or a seed is called must stay true."""
+    changes = [text for text in overrides if text.partition("=")[0] not in RUNTIME_KEYS]
+    for text in changes:
+        key = text.partition("=")[0]
+        if key in NAMED_BY_TABLE:
+            raise UserError(f"{text}: a table chooses its own {key}; see --scale, --seeds and --with")
+        if scale == FULL:
+            raise UserError(
+                f"{text}: at full scale, whose numbers face the published ones, no setting can be changed"
+            )
+    return changes
 
 
 def _extra_row(text: str) -> Row:
@@ -150,6 +193,10 @@ def _check(request: Request) -> str:
     first_seed = {(c.method.name, str(c.method.arguments), c.model.name): c for c in request.cells.values()}
     for cell in first_seed.values():
         problems += [problem for problem in preflight(cell, request.runtime) if problem not in problems]
+    folder = request.reports / request.scale
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the folder for reports {folder} can't be written to; choose another with --reports")
     if problems:
         smaller = [name for name in request.table.scales if name != request.scale]
         hint = f"; or choose a smaller scale: SCALE={smaller[-1]} (--scale {smaller[-1]})" if smaller else ""
@@ -174,7 +221,7 @@ def _write(request: Request, cards: Mapping[Place, Card | None]) -> None:
         cards,
         published,
         request.reports / request.scale,
-        f"weightaug reproduce {request.table.name} --scale {request.scale} --seeds {len(request.seeds)}",
+        request.again,
     )
     console = Console()
     if not console.is_terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,12 +14,14 @@ import torch
 from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
 from benchmarks.data.dataset import DataSet, Source
+from benchmarks.errors import UserError
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.runtime import Runtime
+from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.trainer import Progress, Trainer, build, schedule
 
 T = TypeVar("T")
@@ -32,7 +35,13 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     """
     source: Source = cell.dataset.build()
     problem = None if runtime.download else source.missing(runtime.data_folder)
-    build(cell, source, "cpu")
+    model, method = build(cell, source, "cpu")
+    build_optimizer(cell.recipe, model, method.parameters())
+    copies = cell.method.arguments.get("sub_batches", 1)
+    if copies > cell.recipe.batch_size:
+        raise UserError(
+            f"recipe.batch_size={cell.recipe.batch_size} is less than method.sub_batches={copies}; raise it"
+        )
     if problem:
         return [problem]
     schedule(cell.recipe, len(_load(cell, source, runtime).train))
@@ -68,6 +77,8 @@ def run_cell(
     begun = time.perf_counter()
     metrics = None if progress.diverged_at else evaluate(cell, trainer.method, data, sets)
     evaluation_seconds = time.perf_counter() - begun
+    if metrics is not None and not _finite(metrics):  # logits that overflow are divergence seen late
+        metrics, progress.diverged_at = None, {"epoch": progress.epoch, "step": progress.step}
     card: Card = {
         "schema": SCHEMA,
         "id": cell.id,
@@ -84,6 +95,13 @@ def run_cell(
     store.write(card)
     mirror.finish(card)
     return card
+
+
+def _finite(metrics: Any) -> bool:
+    """Whether every number in nested lists and dictionaries is finite."""
+    if isinstance(metrics, dict):
+        return all(map(_finite, metrics.values()))
+    return all(map(_finite, metrics)) if isinstance(metrics, list) else math.isfinite(metrics)
 
 
 def _cost(

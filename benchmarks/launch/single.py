@@ -36,7 +36,9 @@ def run(overrides: Sequence[str]) -> int:
                     f"cell {cell.id} is being run by process {other.get('pid', '?')}; wait for it or end it"
                 )
             begun = time.monotonic()
-            card = run_cell(cell, runtime, device, store, heartbeat, "single", command_line())
+            card = store.read(cell.id) or run_cell(
+                cell, runtime, device, store, heartbeat, "single", command_line()
+            )
             note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")
     else:
         note(f"{cell.label}: finished before, nothing to do")

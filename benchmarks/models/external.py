@@ -31,11 +31,18 @@ LEAST_GRID = 8
 """Patches per side that the small stem of Swin and ConvNeXt leaves; three stages then halve it to 1."""
 
 
-def build(*, name: str, num_classes: int, in_channels: int, image_size: int, stem: str = "auto") -> nn.Module:
-    """The network ``name`` = ``torchvision/<name>`` or ``timm/<name>``, untrained.
+def build(
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    architecture: str = "torchvision/resnet18",
+    stem: str = "auto",
+) -> nn.Module:
+    """The network ``architecture`` = ``torchvision/<name>`` or ``timm/<name>``, untrained.
 
     Args:
-        name: library and name.
+        architecture: library and name.
         num_classes: number of logits.
         in_channels: channels of the images.
         image_size: side of the square images in pixels.
@@ -46,14 +53,14 @@ def build(*, name: str, num_classes: int, in_channels: int, image_size: int, ste
             take, and ``stem="small"`` where the network has none.
     """
     check_choice("stem", stem, STEMS)
-    library, _, network = name.partition("/")
+    library, _, network = architecture.partition("/")
     check_choice("model library", library, tuple(LIBRARIES))
     create = LIBRARIES[library](network)
 
     def build_for(size: int) -> nn.Module:
         model = create(num_classes=num_classes, in_channels=in_channels, image_size=size)
         if stem == "small" or (stem == "auto" and size <= SMALL_IMAGE):
-            _shrink_stem(model, name, size, required=stem == "small")
+            _shrink_stem(model, architecture, size, required=stem == "small")
         return model
 
     try:
@@ -64,9 +71,13 @@ def build(*, name: str, num_classes: int, in_channels: int, image_size: int, ste
     except Exception as error:  # each library has its own exceptions for an image that does not fit
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         least = _least(build_for, in_channels, image_size)
-        raise UserError(f"{name} cannot take {image_size}x{image_size} images{least} ({reason})") from error
+        raise UserError(
+            f"{architecture} cannot take {image_size}x{image_size} images{least} ({reason})"
+        ) from error
     if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
-        raise UserError(f"{name} is no classifier of images: it does not give {num_classes} logits per image")
+        raise UserError(
+            f"{architecture} is no classifier of images: it does not give {num_classes} logits per image"
+        )
     return model
 
 

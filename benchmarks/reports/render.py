@@ -18,6 +18,7 @@ from benchmarks.reports.terminal import terminal_table
 from benchmarks.reports.text import summary
 from benchmarks.reports.verdicts import ALPHA, POWER
 from benchmarks.results.card import Card
+from benchmarks.results.files import write_text
 from benchmarks.tables.published import Published
 from benchmarks.tables.table import FULL, Table
 
@@ -51,11 +52,11 @@ def write_report(
     beside = folder / slug
     (beside / "cards").mkdir(parents=True, exist_ok=True)
     for card in evidence.cards:
-        (beside / "cards" / f"{card['id']}.json").write_text(card_text(card), encoding="utf-8")
+        write_text(beside / "cards" / f"{card['id']}.json", card_text(card))
     for name, (_, draw) in PLOTS.items():
         draw(evidence, beside / name)
     path = folder / f"{slug}.md"
-    path.write_text(markdown(evidence, slug, command), encoding="utf-8")
+    write_text(path, markdown(evidence, slug, command))
     return path
 
 

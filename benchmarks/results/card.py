@@ -28,6 +28,17 @@ SCHEMA = 1
 STATUSES = ("finished", "diverged")
 REQUIRED = ("schema", "id", "status", "cell", "metrics", "diverged_at", "curve", "cost", "provenance")
 
+MEASURED = ("error", "top3_error", "nll", "ece")
+COSTS = (
+    "parameters",
+    "macs",
+    "flops",
+    "seconds_per_epoch",
+    "training_seconds",
+    "evaluation_seconds",
+    "peak_memory_bytes",
+)
+
 Card = dict[str, Any]
 
 
@@ -48,4 +59,33 @@ def check_card(card: Any) -> Card:
         raise DamagedCardError(f"has the unknown status {card['status']!r}")
     if (card["status"] == "finished") != (card["metrics"] is not None):
         raise DamagedCardError("has a status that does not fit its metrics")
+    try:
+        _check_numbers(card)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedCardError(f"lacks or garbles {error}") from error
     return card
+
+
+def _check_numbers(card: Card) -> None:
+    """Every measurement has its place and is a number."""
+    for metrics in (card["metrics"] or {"none": None}).values():
+        if metrics is None:
+            break
+        for values in metrics["corrupted"].values():
+            for key in MEASURED:
+                if len(values[key]) != 5:
+                    raise DamagedCardError(f"has {len(values[key])} severities instead of 5")
+                _numbers(key, *values[key])
+        for key in ("n", *MEASURED):
+            _numbers(key, metrics["clean"][key])
+    for entry in card["curve"]:
+        _numbers("curve", entry["epoch"], entry["step"], entry["lr"], entry["loss"])
+    for key in COSTS:
+        _numbers(key, card["cost"][key])
+    for group in ("cell", "provenance"):
+        card[group].keys()
+
+
+def _numbers(name: str, *values: Any) -> None:
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        raise DamagedCardError(f"has {name} that is not a number")

@@ -13,11 +13,15 @@ from benchmarks.terminal import warn
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` by atomic rename: a reader sees the old file or the new one, never a part."""
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
+    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` by atomic rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with partial.open("w") as file:
-        file.write(text + "\n")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

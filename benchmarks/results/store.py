@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -39,9 +40,12 @@ class Store:
         self.folder = folder
         try:
             self.cards.mkdir(parents=True, exist_ok=True)
+            (folder / "work").mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.cards):
+                pass  # a store that can't be written to is found out now, not after the training
         except OSError as error:
             raise UserError(
-                f"the card store {folder} can't be made: {error.strerror}; choose another (store=FOLDER)"
+                f"the card store {folder} can't be used: {error.strerror}; choose another (store=FOLDER)"
             ) from error
 
     @property
@@ -93,10 +97,7 @@ class Store:
 
     def heartbeat(self, cell_id: str) -> dict[str, Any]:
         """What the process that runs the cell last said of itself; empty where there is none."""
-        try:
-            return json.loads((self.work(cell_id) / "heartbeat.json").read_text())
-        except (OSError, ValueError):
-            return {}
+        return _work_file(self.work(cell_id) / "heartbeat.json", ("host", "time", "fraction"))
 
     def fail(self, cell_id: str, session: str, error: str, details: str) -> None:
         write_json(
@@ -106,10 +107,7 @@ class Store:
 
     def failure(self, cell_id: str) -> dict[str, Any]:
         """Why the last try of the cell failed; empty where it did not."""
-        try:
-            return json.loads((self.work(cell_id) / "failure.json").read_text())
-        except (OSError, ValueError):
-            return {}
+        return _work_file(self.work(cell_id) / "failure.json", ("session", "error"))
 
 
 def read_card(path: Path) -> Card | None:
@@ -120,10 +118,19 @@ def read_card(path: Path) -> Card | None:
             raise DamagedCardError(f"is the card of cell {card['id']}")
     except FileNotFoundError:
         return None
-    except (ValueError, DamagedCardError) as error:
+    except (OSError, ValueError, DamagedCardError) as error:
         set_aside(path, f"damaged card ({one_line(error)}); its cell counts as not run")
         return None
     return card
+
+
+def _work_file(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    """What a file of a running or failed cell says; empty where it is missing or makes no sense."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and all(key in content for key in needed) else {}
 
 
 class Heartbeat:

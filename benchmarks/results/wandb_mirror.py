@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from benchmarks.errors import one_line
 from benchmarks.results.card import Card
@@ -23,13 +23,18 @@ class Mirror:
         group: the table the cell belongs to.
     """
 
+    unreachable: ClassVar[bool] = False
+    """Whether W&B could not be reached once; this process then stays offline and does not wait again."""
+
     def __init__(self, mode: str, folder: Path, group: str) -> None:
-        self.mode, self.folder, self.group = mode, folder, group
+        self.mode = "offline" if mode == "online" and Mirror.unreachable else mode
+        self.folder, self.group = folder, group
         self._run: Any = None
 
     def start(self, run_id: str, name: str, config: dict[str, Any], job_type: str = "cell") -> None:
         if self.mode == "disabled":
             return
+        mode = self.mode
 
         def begin() -> None:
             os.environ.setdefault("WANDB_SILENT", "true")
@@ -54,6 +59,9 @@ class Mirror:
             )
 
         self._try(begin)
+        if self._run is None and mode == "online":
+            Mirror.unreachable, self.mode = True, "offline"
+            self._try(begin)
 
     def _check_account(self) -> None:
         """W&B would ask for a key at the terminal; say how to give one and log offline instead."""

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from benchmarks.cell import Cell, Recipe
 from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.dataset import DataSet, Source
+from benchmarks.errors import one_line
 from benchmarks.evaluation.official import official_errors
+from benchmarks.results.files import set_aside
 from benchmarks.training import checkpoint
 from benchmarks.training.optimizers import build_optimizer, clip_gradients, set_learning_rate
 from benchmarks.training.schedules import Schedule, build_schedule
@@ -49,11 +51,15 @@ class Trainer:
     """
 
     def __init__(self, cell: Cell, source: Source, data: DataSet, device: str) -> None:
-        self.cell, self.data, self.device = cell, data, device
-        self.model, self.method = build(cell, source, device, data)
-        self.optimizer = build_optimizer(cell.recipe, self.model, self.method.parameters())
+        self.cell, self.source, self.data, self.device = cell, source, data, device
         self.steps = steps_per_epoch(len(data.train), cell.recipe)
         self.schedule = schedule(cell.recipe, len(data.train))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Everything as it is before the first step."""
+        self.model, self.method = build(self.cell, self.source, self.device, self.data)
+        self.optimizer = build_optimizer(self.cell.recipe, self.model, self.method.parameters())
         self.progress = Progress()
 
     def run(
@@ -133,12 +139,17 @@ class Trainer:
 
     def _resume(self, path: Path | None) -> None:
         state = checkpoint.load(path, self.cell.id, self.device) if path else None
-        if state is None:
+        if path is None or state is None:
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.method.load_state_dict(state["method"])
-        self.progress = Progress(**state["progress"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.method.load_state_dict(state["method"])
+            self.progress = Progress(**state["progress"])
+        except Exception as error:  # whatever a damaged state raises, half of it may be loaded by now
+            set_aside(path, f"checkpoint does not fit its cell ({one_line(error)}); the cell starts anew")
+            self._begin()
+            return
         self.progress.resumed += 1
 
 

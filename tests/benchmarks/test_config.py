@@ -27,7 +27,6 @@ def test_id_depends_on_what_changes_numbers_and_on_nothing_else() -> None:
     assert load(["method=was", "method.translate=0.3"])[0].id == base.id  # 0.3 is the default
     others = ["seed=1", "method.translate=0.2", "recipe.epochs=11", "model=vit_tiny", "scale=reduced"]
     others += [
-        "protocol=corrected",
         "evaluation.batch_norm=batch",
         "dataset.corruptions.contrast=[1,1,1,1,1]",
     ]

@@ -11,14 +11,26 @@ from typing import Any
 import pytest
 
 from benchmarks.errors import UserError
-from benchmarks.results.card import REQUIRED, SCHEMA, DamagedCardError, check_card
+from benchmarks.results.card import COSTS, MEASURED, REQUIRED, SCHEMA, DamagedCardError, check_card
 from benchmarks.results.files import write_json
 from benchmarks.results.store import Store
 
 
 def card(cell_id: str) -> dict[str, Any]:
     content: dict[str, Any] = dict.fromkeys(REQUIRED)
-    return {**content, "schema": SCHEMA, "id": cell_id, "status": "finished", "metrics": {"plain": {}}}
+    measured = dict.fromkeys(MEASURED, 1.0)
+    corrupted = {"contrast": {key: [1.0] * 5 for key in MEASURED}}
+    return {
+        **content,
+        "schema": SCHEMA,
+        "id": cell_id,
+        "status": "finished",
+        "metrics": {"plain": {"clean": {"n": 10, **measured}, "corrupted": corrupted}},
+        "curve": [{"epoch": 1, "step": 3, "lr": 0.1, "loss": 2.0}],
+        "cost": dict.fromkeys(COSTS, 1.0),
+        "cell": {},
+        "provenance": {},
+    }
 
 
 def test_a_written_card_is_read_back(tmp_path: Path) -> None:
@@ -38,6 +50,10 @@ def test_a_written_card_is_read_back(tmp_path: Path) -> None:
         json.dumps({**card("aa"), "schema": 99}),
         json.dumps(card("bb")),
         json.dumps({**card("aa"), "metrics": None}),
+        json.dumps({**card("aa"), "metrics": {"plain": {}}}),
+        json.dumps(card("aa")).replace('"error": 1.0', '"error": "x"', 1),
+        json.dumps(card("aa")).replace("[1.0, 1.0, 1.0, 1.0, 1.0]", "[1.0]", 1),
+        json.dumps({**card("aa"), "cost": {}}),
         "\x00\x00",
         "",
     ],

@@ -106,6 +106,15 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_anew(
     assert "starts anew" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_lacks_something_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run = trainer("recipe.epochs=2")
+    checkpoint.save(path, run.cell.id, {"model": run.model.state_dict()})
+    assert run.run(path).resumed == 0
+    assert run.progress.epoch == 2
+    assert len(list((tmp_path / "damaged").iterdir())) == 1
+
+
 def test_a_checkpoint_of_another_cell_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     run = trainer("recipe.epochs=1")

@@ -16,7 +16,7 @@ from benchmarks.models.external import build
 
 @pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
 def test_swin_and_convnext_train_on_8x8_digits(name: str) -> None:
-    model = build(name=f"torchvision/{name}", num_classes=10, in_channels=1, image_size=8)
+    model = build(architecture=f"torchvision/{name}", num_classes=10, in_channels=1, image_size=8)
     loss = F.cross_entropy(model(torch.randn(4, 1, 8, 8)), torch.arange(4))
     loss.backward()
     gradients = [p.grad for p in model.parameters()]
@@ -28,7 +28,11 @@ def test_swin_and_convnext_train_on_8x8_digits(name: str) -> None:
 def test_resnet_stem_follows_the_image() -> None:
     def stem(image_size: int, stem: str = "auto") -> tuple[object, ...]:
         model = build(
-            name="torchvision/resnet18", num_classes=5, in_channels=3, image_size=image_size, stem=stem
+            architecture="torchvision/resnet18",
+            num_classes=5,
+            in_channels=3,
+            image_size=image_size,
+            stem=stem,
         )
         return model.conv1.kernel_size, model.conv1.stride, type(model.maxpool)
 
@@ -41,22 +45,22 @@ def test_resnet_stem_follows_the_image() -> None:
 
 @pytest.mark.parametrize("name", ["densenet121", "googlenet", "mobilenet_v2", "squeezenet1_0"])
 def test_other_networks_give_logits_in_training(name: str) -> None:
-    model = build(name=f"torchvision/{name}", num_classes=7, in_channels=1, image_size=32).train()
+    model = build(architecture=f"torchvision/{name}", num_classes=7, in_channels=1, image_size=32).train()
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 7)
 
 
 def test_vit_is_built_for_the_image_size() -> None:
-    model = build(name="torchvision/vit_b_32", num_classes=3, in_channels=3, image_size=64)
+    model = build(architecture="torchvision/vit_b_32", num_classes=3, in_channels=3, image_size=64)
     assert model.encoder.pos_embedding.shape[1] == 4 + 1
 
 
 def test_building_does_not_depend_on_the_probe() -> None:
     """The check of the image size leaves buffers, training flag and random state alone."""
     torch.manual_seed(0)
-    model = build(name="torchvision/mobilenet_v3_small", num_classes=3, in_channels=3, image_size=32)
+    model = build(architecture="torchvision/mobilenet_v3_small", num_classes=3, in_channels=3, image_size=32)
     after = torch.rand(1)
     torch.manual_seed(0)
-    build(name="torchvision/mobilenet_v3_small", num_classes=3, in_channels=3, image_size=64)
+    build(architecture="torchvision/mobilenet_v3_small", num_classes=3, in_channels=3, image_size=64)
     assert torch.equal(after, torch.rand(1))
     assert all(module.training for module in model.modules())
     assert all(torch.all(m.running_mean == 0) for m in model.modules() if isinstance(m, nn.BatchNorm2d))
@@ -65,12 +69,18 @@ def test_building_does_not_depend_on_the_probe() -> None:
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"name": "torchvision/resnet19"}, "no model 'resnet19'; did you mean resnet18"),
-        ({"name": "torchvison/resnet18"}, "did you mean 'torchvision'"),
-        ({"name": "torchvision/alexnet", "image_size": 8}, "cannot take 8x8 images; .* least .* is 64x64"),
-        ({"name": "torchvision/vit_b_16", "image_size": 8}, "cannot take 8x8 images; .* least .* is 16x16"),
-        ({"name": "torchvision/mobilenet_v2", "stem": "small"}, "no small stem"),
-        ({"name": "torchvision/resnet18", "stem": "tiny"}, "unknown stem 'tiny'"),
+        ({"architecture": "torchvision/resnet19"}, "no model 'resnet19'; did you mean resnet18"),
+        ({"architecture": "torchvison/resnet18"}, "did you mean 'torchvision'"),
+        (
+            {"architecture": "torchvision/alexnet", "image_size": 8},
+            "cannot take 8x8 images; .* least .* is 64x64",
+        ),
+        (
+            {"architecture": "torchvision/vit_b_16", "image_size": 8},
+            "cannot take 8x8 images; .* least .* is 16x16",
+        ),
+        ({"architecture": "torchvision/mobilenet_v2", "stem": "small"}, "no small stem"),
+        ({"architecture": "torchvision/resnet18", "stem": "tiny"}, "unknown stem 'tiny'"),
     ],
 )
 def test_bad_input_is_named(knobs: dict[str, object], message: str) -> None:
@@ -81,16 +91,16 @@ def test_bad_input_is_named(knobs: dict[str, object], message: str) -> None:
 def test_timm_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # importing it fails, installed or not
     with pytest.raises(UserError, match="pip install timm"):
-        build(name="timm/convnext_atto", num_classes=10, in_channels=1, image_size=8)
+        build(architecture="timm/convnext_atto", num_classes=10, in_channels=1, image_size=8)
 
 
 def test_timm_builds_where_it_is_installed() -> None:
     data = {"num_classes": 10, "in_channels": 1, "image_size": 8}
     if find_spec("timm") is None:
         with pytest.raises(UserError, match="pip install timm"):
-            build(name="timm/convnext_atto", **data)
+            build(architecture="timm/convnext_atto", **data)
         return
-    model = build(name="timm/convnext_atto", **data)
+    model = build(architecture="timm/convnext_atto", **data)
     assert model(torch.randn(2, 1, 8, 8)).shape == (2, 10)
     with pytest.raises(UserError, match=r"did you mean .*convnext_atto"):
-        build(name="timm/convnext_ato", **data)
+        build(architecture="timm/convnext_ato", **data)
