@@ -16,10 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.errors import UserError, one_line, unknown_name
 from benchmarks.terminal import warn
+from benchmarks.typed import read_yaml
 
 ENTRY_POINTS = "weightaug.configs"
 OWN_FOLDER = Path(__file__).resolve().parent.parent / "configs"
@@ -33,16 +32,9 @@ class Entry:
     name: str
     path: Path
 
-    def read(self) -> dict[str, Any]:
-        try:
-            content = yaml.safe_load(self.path.read_text())
-        except yaml.YAMLError as error:
-            raise UserError(f"{self.path} is not valid YAML: {' '.join(str(error).split())}") from error
-        return content or {}
-
     @property
     def description(self) -> str:
-        return str(self.read().get("description", ""))
+        return str(read_yaml(self.path).get("description", ""))
 
 
 @cache

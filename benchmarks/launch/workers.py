@@ -29,7 +29,8 @@ def start(
 ) -> list[BaseProcess]:
     """Start the worker processes for ``cells``. Each ends when every cell is finished or has failed."""
     context = multiprocessing.get_context("spawn")
-    todo = sum(1 for cell in cells if not Store(runtime.store_folder).has(cell.id))
+    store = Store(runtime.store_folder)
+    todo = sum(1 for cell in cells if not store.has(cell.id))
     processes: list[BaseProcess] = []
     for _ in range(min(runtime.worker_count(device), todo)):
         arguments = (list(cells), runtime, device, group, command, session, os.getpid())

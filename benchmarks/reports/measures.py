@@ -17,19 +17,8 @@ from __future__ import annotations
 from statistics import fmean
 
 from benchmarks.errors import UserError, unknown_name
-from benchmarks.results.card import Card
+from benchmarks.results.card import COSTS, MEASURED, Card
 
-KEYS = ("error", "top3_error", "nll", "ece")
-COSTS = (
-    "parameters",
-    "macs",
-    "flops",
-    "seconds_per_epoch",
-    "training_seconds",
-    "evaluation_seconds",
-    "peak_memory_bytes",
-    "resumed",
-)
 SEVERITIES = (1, 2, 3, 4, 5)
 # The worst that can be measured, which a diverged run counts as. The negative log-likelihood has no worst.
 WORST = {"error": 100.0, "top3_error": 100.0, "ece": 1.0}
@@ -45,7 +34,7 @@ def check_metric(path: str, where: str) -> None:
         )
     if len(parts) != lengths[parts[0]]:
         raise UserError(f"{where}: the metric {path!r} needs {lengths[parts[0]]} parts divided by dots")
-    known = {"cost": COSTS, "official": ("error",)}.get(parts[0], KEYS)
+    known = {"cost": COSTS, "official": ("error",)}.get(parts[0], MEASURED)
     if parts[-1] not in known:
         raise unknown_name(f"metric in {where}:", path, [".".join((*parts[:-1], name)) for name in known])
     if parts[0] == "severity" and parts[1] not in {str(s) for s in (0, *SEVERITIES)}:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from benchmarks.reports.evidence import Evidence, Line, Sample
-from benchmarks.reports.measures import KEYS, corruption_types, test_images
+from benchmarks.reports.measures import corruption_types, test_images
 from benchmarks.reports.text import (
     claim_evidence,
     cost_text,
@@ -21,7 +21,7 @@ from benchmarks.reports.text import (
     spread_text,
 )
 from benchmarks.reports.verdicts import Verdict
-from benchmarks.results.card import Card
+from benchmarks.results.card import MEASURED, Card
 from benchmarks.tables.table import Panel
 
 OWN = " †"  # marks a row of our own
@@ -137,7 +137,7 @@ def by_type(evidence: Evidence, panel: Panel) -> Grid:
 def further_measures(evidence: Evidence, panel: Panel) -> Grid:
     """Top-3 error, negative log-likelihood and calibration error, on clean and corrupted inputs."""
     labels = {"top3_error": "top-3 error (%)", "nll": "NLL (nats)", "ece": "ECE (fraction)"}
-    metrics = {f"{where}.{key}": key for where in ("clean", "corrupted") for key in KEYS if key in labels}
+    metrics = {f"{where}.{key}": key for where in ("clean", "corrupted") for key in MEASURED if key in labels}
     rows = []
     for line in evidence.lines[panel.name]:
         samples = [(evidence.sample(panel.name, line.row, metric), key) for metric, key in metrics.items()]

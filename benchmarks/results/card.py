@@ -37,6 +37,7 @@ COSTS = (
     "training_seconds",
     "evaluation_seconds",
     "peak_memory_bytes",
+    "resumed",
 )
 
 Card = dict[str, Any]
