@@ -14,6 +14,7 @@ from baselines import ASAM, SAM, SGD, Dropout
 from benchmarks import registry
 from benchmarks.cost.counting import count, measured_passes, training_cost
 from benchmarks.models import preact_resnet, resnet, vit
+from benchmarks.typed import read_yaml
 from weightaug import DAAP, DAMP, WAS, Criterion, Method
 
 DATA = {"num_classes": 10, "in_channels": 1, "image_size": 8}
@@ -93,7 +94,7 @@ WAS_NETWORKS = {  # measured on the authors' code: convolutions and linear layer
 
 @pytest.mark.parametrize("name", WAS_NETWORKS)
 def test_networks_of_the_was_authors(name: str) -> None:
-    config = registry.lookup("model", name).read()
+    config = read_yaml(registry.lookup("model", name).path)
     build = registry.locate(config.pop("_target_"))
     config.pop("description")
     cost = count(build(num_classes=10, in_channels=3, image_size=32, **config), (3, 32, 32))
