@@ -84,8 +84,8 @@ class Recipe:
     randaugment: str = "none"  # whose operations and magnitudes, see benchmarks/data/randaugment.py
     randaugment_layers: int = 2
     randaugment_magnitude: int = 10  # torchvision: 0 to 30; official: 0 to 10
-    mixup_lambda: float | None = None  # the first image's share in every mixture (DAMP authors: 0.8); null: none
-    mixup_alpha: float | None = None  # the share is drawn anew for each batch from Beta(alpha, alpha); null: none
+    mixup_lambda: float | None = None  # share of the first image in MixUp (DAMP authors: 0.8); null: none
+    mixup_alpha: float | None = None  # MixUp with a share from Beta(alpha, alpha) a batch; null: none
     precision: str = "float32"
 
     @property
@@ -169,7 +169,7 @@ class Evaluation:
         for name in ("fgsm_epsilon", "pgd_epsilon", "autoattack_epsilon", "pgd_step_size"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise UserError(f"evaluation.{name}={value}: pixels are on a scale from 0 to 1, as 0.0089 = 2/224")
+                raise UserError(f"evaluation.{name}={value}: must be from 0 to 1, the scale of the pixels")
 
 
 def _choice(key: str, value: str, known: tuple[str, ...]) -> None:

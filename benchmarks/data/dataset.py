@@ -28,7 +28,7 @@ class ImageSet(Protocol):
 
     def to(self, device: str) -> ImageSet: ...
 
-    def subset(self, chosen: Tensor) -> ImageSet:
+    def __getitem__(self, chosen: Tensor) -> ImageSet:
         """The images at the places ``chosen`` int64 [n], in that order."""
         ...
 
@@ -63,8 +63,7 @@ class Images:
     def to(self, device: str) -> Images:
         return Images(self.images.to(device), self.labels.to(device))
 
-    def subset(self, chosen: Tensor) -> Images:
-        chosen = chosen.to(self.labels.device)
+    def __getitem__(self, chosen: Tensor) -> Images:
         return Images(self.images[chosen], self.labels[chosen])
 
     def read(

@@ -45,7 +45,10 @@ def choices(kind: str, magnitude: int, height: int, width: int) -> list[Choice]:
             Choice("translate_x", int(150 / 331 * width * share), signed=True),
             Choice("translate_y", int(150 / 331 * height * share), signed=True),
             Choice("rotate", 30 * share, signed=True),
-            *(Choice(name, enhance, signed=True) for name in ("brightness", "color", "contrast", "sharpness")),
+            Choice("brightness", enhance, signed=True),
+            Choice("color", enhance, signed=True),
+            Choice("contrast", enhance, signed=True),
+            Choice("sharpness", enhance, signed=True),
             Choice("posterize", bits),
             Choice("solarize", 255 * (1 - share)),
             Choice("autocontrast"),
@@ -61,7 +64,10 @@ def choices(kind: str, magnitude: int, height: int, width: int) -> list[Choice]:
         Choice("rotate", 30 * share, signed=True),
         Choice("posterize", int(4 * share)),
         Choice("solarize", int(256 * share)),
-        *(Choice(name, enhance) for name in ("color", "contrast_to_count", "brightness", "sharpness")),
+        Choice("color", enhance),
+        Choice("contrast_to_count", enhance),
+        Choice("brightness", enhance),
+        Choice("sharpness", enhance),
         Choice("shear_x", 0.3 * share, signed=True),
         Choice("shear_y", 0.3 * share, signed=True),
         Choice("translate_x", 100 * share, signed=True),
@@ -108,9 +114,9 @@ def apply(
     """One operation on uint8 images [n, C, H, W].
 
     Args:
-        magnitudes: [n] on the CPU. Shears: tangent; translations: whole pixels; rotate: degrees, counter-clockwise; colour
-            operations: the blending factor less 1; posterize: bits that are kept; solarize: threshold; cutout: half
-            the side in pixels; solarize_add: what is added to values below 128. The others have none.
+        magnitudes: [n] on the CPU. Shears: tangent; translations: whole pixels; rotate: degrees, counter-clockwise;
+            colour operations: the blending factor less 1; posterize: bits that are kept; solarize: threshold;
+            cutout: half the side in pixels; solarize_add: what is added to values below 128. The others have none.
         fill: what comes in from outside the image.
         places: cutout's centres [n, 2] as shares of height and width.
     """
@@ -149,7 +155,11 @@ def _warp(name: str, images: Tensor, magnitudes: Tensor, fill: int) -> Tensor:
     where = grid.view(1, -1, 3).expand(count, -1, -1).bmm(scaled).view(count, height, width, 2)
     inside = torch.ones(count, 1, height, width, device=device)
     warped = F.grid_sample(
-        torch.cat([images.float(), inside], 1), where, mode="nearest", padding_mode="zeros", align_corners=False
+        torch.cat([images.float(), inside], 1),
+        where,
+        mode="nearest",
+        padding_mode="zeros",
+        align_corners=False,
     )
     return torch.where(warped[:, -1:] < 0.5, fill, warped[:, :-1]).round().to(torch.uint8)
 

@@ -105,7 +105,7 @@ class Trainer:
         total = torch.tensor(done.loss, device=self.device)
 
         def count() -> None:
-            done.loss = float(total)  # waits for the device, so it is done only at the end and for a checkpoint
+            done.loss = float(total)  # waits for the device: at the end and for checkpoints only
             done.seconds = before + self._clock() - started
 
         for x, y in epoch_batches(
