@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -33,30 +34,33 @@ class Choice:
     signed: bool = False
 
 
-def choices(kind: str, magnitude: int, height: int, width: int) -> list[Choice]:
+@cache
+def choices(kind: str, magnitude: int, height: int, width: int) -> tuple[Choice, ...]:
     """What ``torchvision`` or ``official`` draws from, evenly, at a magnitude and an image size."""
     if kind == "torchvision":
-        share = magnitude / 30
-        enhance, bits = 0.9 * share, 8 - round(4 * share)
-        return [
+
+        def level(last: float, first: float = 0.0) -> float:
+            return float(torch.linspace(first, last, 31)[magnitude])
+
+        return (
             Choice("identity"),
-            Choice("shear_x", 0.3 * share, signed=True),
-            Choice("shear_y", 0.3 * share, signed=True),
-            Choice("translate_x", int(150 / 331 * width * share), signed=True),
-            Choice("translate_y", int(150 / 331 * height * share), signed=True),
-            Choice("rotate", 30 * share, signed=True),
-            Choice("brightness", enhance, signed=True),
-            Choice("color", enhance, signed=True),
-            Choice("contrast", enhance, signed=True),
-            Choice("sharpness", enhance, signed=True),
-            Choice("posterize", bits),
-            Choice("solarize", 255 * (1 - share)),
+            Choice("shear_x", level(0.3), signed=True),
+            Choice("shear_y", level(0.3), signed=True),
+            Choice("translate_x", int(level(150 / 331 * width)), signed=True),
+            Choice("translate_y", int(level(150 / 331 * height)), signed=True),
+            Choice("rotate", level(30), signed=True),
+            Choice("brightness", level(0.9), signed=True),
+            Choice("color", level(0.9), signed=True),
+            Choice("contrast", level(0.9), signed=True),
+            Choice("sharpness", level(0.9), signed=True),
+            Choice("posterize", 8 - round(magnitude / 7.5)),
+            Choice("solarize", level(0, first=255)),
             Choice("autocontrast"),
             Choice("equalize"),
-        ]
+        )
     share = magnitude / 10
     enhance = 1.8 * share - 0.9  # the factor is 1 + this
-    return [
+    return (
         Choice("identity"),
         Choice("autocontrast"),
         Choice("equalize"),
@@ -74,7 +78,7 @@ def choices(kind: str, magnitude: int, height: int, width: int) -> list[Choice]:
         Choice("translate_y", 100 * share, signed=True),
         Choice("cutout", int(40 * share)),
         Choice("solarize_add", int(110 * share)),
-    ]
+    )
 
 
 FILLS = {"torchvision": 0, "official": 128}
@@ -239,7 +243,7 @@ def _autocontrast(images: Tensor, _: Tensor) -> Tensor:
 
 def _equalize(images: Tensor, _: Tensor) -> Tensor:
     count, channels, height, width = images.shape
-    values = images.long().view(count * channels, height * width)
+    values = images.long().reshape(count * channels, height * width)
     histogram = torch.zeros(count * channels, 256, dtype=torch.long, device=images.device)
     histogram.scatter_add_(1, values, torch.ones_like(values))
     brightest = histogram.gather(1, values.amax(1, keepdim=True))
@@ -247,7 +251,7 @@ def _equalize(images: Tensor, _: Tensor) -> Tensor:
     table = (histogram.cumsum(1) + step // 2) // step.clamp(min=1)
     table = F.pad(table, (1, 0))[:, :-1].clamp(0, 255)
     equalized = torch.where(step == 0, values, table.gather(1, values))
-    return equalized.to(torch.uint8).view_as(images)
+    return equalized.to(torch.uint8).view(images.shape)
 
 
 OPERATIONS: dict[str, Operation] = {

@@ -112,15 +112,15 @@ def _attacked(cell: Cell, method: Method, mode: str, data: DataSet, sets: Evalua
 def _batch_norm(cell: Cell, method: Method, mode: str, data: DataSet) -> AbstractContextManager[Any]:
     model: nn.Module = method.model
     if cell.evaluation.batch_norm == "reestimated":
-        return reestimate(model, lambda x: method.predict(x, mode), _training_batches(cell, data))
+        images = data.train.read(_training_places(cell, data), cell.recipe.batch_size)
+        batches = (data.normalise(x) for x, _ in images)
+        return reestimate(model, lambda x: method.predict(x, mode), batches)
     if cell.evaluation.batch_norm == "batch":
         return batch_statistics(model)
     return nullcontext()
 
 
-def _training_batches(cell: Cell, data: DataSet) -> Iterator[Tensor]:
-    """A few batches of training images, evenly spaced, as a set may be sorted by class."""
-    size = cell.recipe.batch_size
-    count = min(REESTIMATION_BATCHES * size, len(data.train))
-    chosen = torch.arange(count) * (len(data.train) // count)
-    return (data.normalise(images) for images, _ in data.train.read(chosen, size))
+def _training_places(cell: Cell, data: DataSet) -> Tensor:
+    """Some training images, evenly spaced, as a set may be sorted by class."""
+    count = min(REESTIMATION_BATCHES * cell.recipe.batch_size, len(data.train))
+    return torch.arange(count) * (len(data.train) // count)
