@@ -15,7 +15,8 @@ import torch
 from torchvision import datasets
 
 from benchmarks.cell import Recipe
-from benchmarks.data.batches import crop, epoch_batches, steps_per_epoch
+from benchmarks.data.augmentation import crop
+from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.cifar10 import CIFAR10
 from benchmarks.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from benchmarks.data.dataset import DataSet, Images
