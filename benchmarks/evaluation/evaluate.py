@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,21 +22,31 @@ REESTIMATION_BATCHES = 16
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """The clean test images and every corruption of them, made once and kept on the device."""
+    """The clean test images and every corruption of them: made once and kept on the device, or read as published."""
 
     labels: Tensor
     clean: Tensor
-    corrupted: dict[tuple[str, int], Tensor]
+    corrupted: Mapping[tuple[str, int], Tensor]
+    origins: dict[str, str]  # type of corruption -> generated or published
 
     @classmethod
-    def make(cls, source: Source, data: DataSet, corruptions: bool = True) -> EvaluationImages:
+    def make(
+        cls,
+        source: Source,
+        data: DataSet,
+        corruptions: bool = True,
+        published: Mapping[tuple[str, int], Tensor] | None = None,
+    ) -> EvaluationImages:
         images = data.test.images
+        if published is not None and corruptions:
+            origins = {name: "published" for name, _ in published}
+            return cls(data.test.labels, images, published, origins)
         corrupted = {
             (name, severity): corrupt(images, name, severity, parameters[severity - 1])
             for name, parameters in (source.corruptions.items() if corruptions else ())
             for severity in SEVERITIES
         }
-        return cls(data.test.labels, images, corrupted)
+        return cls(data.test.labels, images, corrupted, {name: "generated" for name, _ in corrupted})
 
 
 def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
