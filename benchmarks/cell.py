@@ -31,25 +31,30 @@ class Component:
 
     ``changed`` holds those that differ from the defaults; only they enter the cell's id, so that a new
     hyper-parameter with a default leaves the old ids as they are.
+
+    ``content`` stands in ids and cards in the place of arguments that name files of this machine: what the files hold.
     """
 
     name: str
     target: str
     arguments: dict[str, Any]
     changed: dict[str, Any]
+    content: dict[str, str] = field(default_factory=dict)
 
     def build(self, offered: Mapping[str, Any] | None = None, **context: Any) -> Any:
         """Call the registered class or function. A bad hyper-parameter is the user's error, in one line.
 
         Args:
-            offered: context for those targets alone that have an argument of the name.
+            offered: context for those targets alone that have an argument of the name; ``expected`` is always
+                offered: the ``content`` that the cell's id is made of.
             context: for every target.
         """
         from benchmarks.registry import locate
 
         target = locate(self.target)
-        asked = inspect.signature(target).parameters.keys() & (offered or {}).keys()
-        context.update({name: (offered or {})[name] for name in asked})
+        offered = {"expected": self.content, **(offered or {})}
+        asked = inspect.signature(target).parameters.keys() & offered.keys()
+        context.update({name: offered[name] for name in asked})
         try:
             return target(**context, **self.arguments)
         except UserError:
@@ -207,7 +212,7 @@ class Cell:
         content: dict[str, Any] = {"protocol_version": PROTOCOL_VERSION}
         for name in ("method", "model", "dataset"):
             part: Component = getattr(self, name)
-            content[name] = {"name": part.name, **part.changed}
+            content[name] = {"name": part.name, **part.changed, **part.content}
         for name in ("recipe", "evaluation"):
             settings = getattr(self, name)
             content[name] = {
@@ -220,8 +225,8 @@ class Cell:
     def as_dict(self) -> dict[str, Any]:
         """The full config, as the card keeps it."""
         content: dict[str, Any] = {
-            name: {"name": getattr(self, name).name, **getattr(self, name).arguments}
-            for name in ("method", "model", "dataset")
+            name: {"name": part.name, **part.arguments, **part.content}
+            for name, part in (("method", self.method), ("model", self.model), ("dataset", self.dataset))
         }
         content["recipe"] = dataclasses.asdict(self.recipe)
         content["evaluation"] = dataclasses.asdict(self.evaluation)

@@ -20,6 +20,9 @@ class Runtime:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     store: str = "runs"  # folder of the card store
     data: str = ""  # folder of the data sets; empty: $WEIGHTAUG_DATA, else ./data
+    cache: str = (
+        ""  # folder of what is made from data, such as decoded images; empty: .cache in that of the data
+    )
     download: bool = False  # whether a missing data set may be downloaded
     wandb: str = "offline"
     workers: int = 0  # worker processes; 0: one a GPU, or one a CPU core
@@ -41,6 +44,10 @@ class Runtime:
     @property
     def data_folder(self) -> Path:
         return Path(self.data or os.environ.get(DATA_VARIABLE) or "data")
+
+    @property
+    def cache_folder(self) -> Path:
+        return Path(self.cache) if self.cache else self.data_folder / ".cache"
 
     def resolve_device(self) -> str:
         """The device's name for torch; an error that says so where it does not exist."""

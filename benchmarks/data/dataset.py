@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from benchmarks.data.corruptions import check_severities
+from benchmarks.data.files.declared import file_set
+from benchmarks.data.files.fetch import ensure
 from benchmarks.data.resampling import resized_crop
+from benchmarks.data.splits import VALIDATION_SHARE, stratified
+from benchmarks.errors import UserError, unknown_name
+from benchmarks.runtime import DATA_VARIABLE, Runtime
+
+if TYPE_CHECKING:
+    from benchmarks.data.corrupted import PublishedCorruptions
+
+SPLITS = ("test", "validation")
+ORIGINS = ("generated", "published")
 
 
 class ImageSet(Protocol):
@@ -91,6 +103,11 @@ class DataSet:
     def to(self, device: str) -> DataSet:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
+    def for_tuning(self) -> DataSet:
+        """A tenth of the training images, held out by class, in the place of the test images, which are left out."""
+        kept, held = stratified(self.train.labels, VALIDATION_SHARE, "validation")
+        return replace(self, train=self.train[kept], test=self.train[held])
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] to float32 with the data set's mean and standard deviation taken out."""
         return self.standardise(images.float() / 255)
@@ -109,21 +126,87 @@ class DataSet:
 
 
 class Source:
-    """Where a data set comes from. A subclass is what a config's ``_target_`` names.
+    """Where a data set comes from. A subclass is what a config's ``_target_`` names; it has :meth:`read`.
 
-    ``corruptions`` maps a corruption's name to its parameter at severities 1 to 5
-    (see :mod:`benchmarks.data.corruptions`).
+    Args:
+        corruptions: a corruption's name -> its parameter at severities 1 to 5
+            (see :mod:`benchmarks.data.corruptions`).
+        corrupted: where the corrupted test images come from: ``generated`` here, or ``published`` as the authors of
+            CIFAR-10-C and the like released them. Never chosen by what happens to be there: a cell's id says it.
+        split: ``test``, or ``validation`` for tuning: see :meth:`DataSet.for_tuning`.
+        mean, std: per channel on the pixel scale 0..1, in place of the data set's own.
+        cache: folder for what is made from the files, such as decoded images; default: the machine's setting.
     """
 
-    num_classes: ClassVar[int]
-    in_channels: ClassVar[int]
-    image_size: ClassVar[int]
-    corruptions: dict[str, list[float]]
+    files: ClassVar[str] = ""
+    """What of the config group ``files`` it is read from; nothing for what needs no files."""
+    published_sets: ClassVar[tuple[str, ...]] = ()
+    """Published corruptions of its test images, likewise."""
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+    def __init__(
+        self,
+        *,
+        corruptions: dict[str, list[float]] | None = None,
+        corrupted: str = "generated",
+        split: str = "test",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        for key, value, known in (("split", split, SPLITS), ("corrupted", corrupted, ORIGINS)):
+            if value not in known:
+                raise unknown_name(f"value of dataset.{key}", value, known)
+        if corrupted == "published" and split != "test":
+            raise UserError(
+                "dataset.corrupted=published are corrupted test images: they need dataset.split=test"
+            )
+        for key, values in (("mean", mean), ("std", std)):
+            if values is not None and (
+                len(values) != self.in_channels or (key == "std" and min(values) <= 0)
+            ):
+                raise UserError(f"dataset.{key}={values}: {self.in_channels} numbers are needed, std above 0")
+        self.corruptions = check_severities(corruptions or {})
+        self.corrupted, self.split, self.mean, self.std = corrupted, split, mean, std
+        self.cache = cache or Runtime().cache_folder
+
+    def needed_sets(self) -> tuple[str, ...]:
+        """The entries of the config group ``files`` that this source reads."""
+        from benchmarks.data.corrupted import sets_of
+
+        own = (self.files,) if self.files else ()
+        if self.corrupted == "generated":
+            return own
+        return own + sets_of(self.published_sets, self.corruptions)
+
+    def published(self, root: Path, labels: Tensor) -> PublishedCorruptions | None:
+        """The published corruptions of the test images, whose ``labels`` are these; None: generate them."""
+        from benchmarks.data.corrupted import PublishedCorruptions
+
+        if self.corrupted == "generated":
+            return None
+        shape = (self.in_channels, self.image_size, self.image_size)
+        return PublishedCorruptions(self.published_sets, self.corruptions, root, labels, shape, self.cache)
 
     def missing(self, root: Path) -> str | None:
         """What of the files is not there, where it was looked for and how to get it; None if all is."""
-        return None
+        problems = [file_set(name).missing(root, DATA_VARIABLE) for name in self.needed_sets()]
+        return "; ".join(problem for problem in problems if problem) or None
 
     def load(self, root: Path, download: bool = False) -> DataSet:
-        """Read the data set from ``root``."""
+        """The data set below ``root``, fetched if need be and allowed, checked, split and with its normalisation."""
+        absent = self.missing(root)
+        if absent and not download:
+            raise UserError(absent)
+        for name in self.needed_sets():
+            ensure(file_set(name), root, download)
+        data = self.read(root)
+        data = replace(data, mean=tuple(self.mean or data.mean), std=tuple(self.std or data.std))
+        return data.for_tuning() if self.split == "validation" else data
+
+    def read(self, root: Path) -> DataSet:
+        """Read the data set from its files below ``root``."""
         raise NotImplementedError

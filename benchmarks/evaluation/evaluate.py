@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cell import Cell
+from benchmarks.data.corrupted import PublishedCorruptions
 from benchmarks.data.corruptions import SEVERITIES, corrupt
 from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
 from benchmarks.evaluation.attacks import attacks
@@ -33,19 +34,32 @@ class EvaluationImages:
 
     clean: ImageSet
     corrupted: dict[tuple[str, int], Corrupted]
+    origins: dict[str, str]  # type of corruption -> generated or published
 
     @classmethod
-    def make(cls, source: Source, data: DataSet, corruptions: bool = True) -> EvaluationImages:
-        corrupted = {
-            (name, severity): _generated(name, severity, parameters[severity - 1])
-            for name, parameters in (source.corruptions.items() if corruptions else ())
-            for severity in SEVERITIES
-        }
+    def make(
+        cls,
+        source: Source,
+        data: DataSet,
+        corruptions: bool = True,
+        published: PublishedCorruptions | None = None,
+    ) -> EvaluationImages:
+        """With ``corruptions``, the ``published`` ones, or else the source's, generated."""
         test = data.test
+        corrupted: dict[tuple[str, int], Corrupted] = {}
+        if corruptions and published is not None:
+            corrupted = {key: _published(published, *key) for key in published}
+        elif corruptions:
+            corrupted = {
+                (name, severity): _generated(name, severity, parameters[severity - 1])
+                for name, parameters in source.corruptions.items()
+                for severity in SEVERITIES
+            }
+        origins = {name: "generated" if published is None else "published" for name, _ in corrupted}
         if isinstance(test, Images) and test.images.nbytes * len(corrupted) <= KEPT_BYTES:
             everything = torch.arange(len(test))
             corrupted = {key: _kept(made(test.images, everything)) for key, made in corrupted.items()}
-        return cls(test, corrupted)
+        return cls(test, corrupted, origins)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The clean images once: (uint8 [n, C, H, W], labels [n], places [n])."""
@@ -57,6 +71,10 @@ class EvaluationImages:
 
 def _generated(name: str, severity: int, parameter: float) -> Corrupted:
     return lambda images, places: corrupt(images, name, severity, parameter)
+
+
+def _published(source: PublishedCorruptions, name: str, severity: int) -> Corrupted:
+    return lambda images, places: source.read(name, severity, places).to(images.device)
 
 
 def _kept(whole: Tensor) -> Corrupted:

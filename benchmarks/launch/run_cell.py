@@ -35,7 +35,7 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     downloads missing data if that is allowed, so that worker processes find it there.
     """
     check_installed(cell.evaluation)
-    source: Source = cell.dataset.build()
+    source = _source(cell, runtime)
     problem = None if runtime.download else source.missing(runtime.data_folder)
     model, method = build(cell, source, "cpu")
     build_optimizer(cell.recipe, model, method.parameters())
@@ -61,7 +61,7 @@ def run_cell(
         command: what the person typed, for the card.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    source: Source = cell.dataset.build()
+    source = _source(cell, runtime)
     data, sets = _data(cell, source, runtime, device)
     mirror = Mirror(runtime.wandb, store.folder, group)
     mirror.start(cell.id, cell.label, cell.as_dict())
@@ -88,6 +88,7 @@ def run_cell(
         "cell": cell.as_dict(),
         "metrics": metrics,
         "diverged_at": progress.diverged_at,
+        "corrupted_images": sets.origins,
         "curve": progress.curve,
         "cost": _cost(trainer, source, progress, evaluation_seconds, heartbeat, device),
         "provenance": provenance(
@@ -130,6 +131,11 @@ def _cost(
     }
 
 
+def _source(cell: Cell, runtime: Runtime) -> Source:
+    source: Source = cell.dataset.build({"cache": runtime.cache_folder})
+    return source
+
+
 _loaded: dict[str, Any] = {}
 
 
@@ -143,13 +149,23 @@ def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[Da
     data = _load(cell, source, runtime)
     on_device = _kept(device, cell, lambda: data.to(device))
     images = _kept(
-        "corrupted", cell, lambda: EvaluationImages.make(source, on_device, cell.evaluation.corruptions)
+        "corrupted",
+        cell,
+        lambda: EvaluationImages.make(
+            source,
+            on_device,
+            cell.evaluation.corruptions,
+            source.published(runtime.data_folder, on_device.test.labels),
+        ),
     )
     return on_device, images
 
 
 def _kept(what: str, cell: Cell, make: Callable[[], T]) -> T:
-    key = json.dumps([cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions], sort_keys=True)
+    dataset = cell.dataset
+    key = json.dumps(
+        [dataset.name, dataset.arguments, dataset.content, cell.evaluation.corruptions], sort_keys=True
+    )
     if _loaded.get("key") != key:
         _loaded.clear()
         _loaded["key"] = key

@@ -10,6 +10,8 @@
                 "steps" and "step_size".
                 M  = {"n": int, "error": %, "top3_error": %, "nll": nats, "ece": fraction}
                 M5 = the same keys but "n", each a list over severities 1..5
+    corrupted_images  {type: "generated" | "published"}: where the corrupted test images came from (not in older
+                cards: generated)
     diverged_at {"epoch", "step"} or null
     curve       one entry per epoch: {"epoch", "step", "lr", "loss"}, loss = mean training loss; with
                 evaluation.official_was also "official_<mode>_error": %, the clean test error as the WAS

@@ -234,8 +234,10 @@ def cell_on_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("benchmarks.data.streaming.cores", lambda: 0)  # read in this process
     settings = ["dataset=imagenet", "recipe.batch_size=8", "recipe.epochs=2", "recipe.min_crop_area=0.2"]
     cell = load([*settings, "recipe.mixup_lambda=0.8", "method=was", "evaluation.batch_norm=reestimated"])[0]
-    source = cell.dataset.build()
-    return Trainer(cell, source, source.load(imagenet(folder, tmp_path)), "cpu")
+    classes = ("class0", "class1", "class2")
+    monkeypatch.setattr("benchmarks.data.imagenet.imagenet_classes", lambda: classes)
+    source = cell.dataset.build({"cache": tmp_path / "cache"})
+    return Trainer(cell, source, source.read(imagenet(folder, tmp_path)), "cpu")
 
 
 def test_training_and_evaluating_from_disk(cell_on_disk: Trainer) -> None:
@@ -256,7 +258,7 @@ def test_training_and_evaluating_from_disk(cell_on_disk: Trainer) -> None:
 
 
 def test_imagenet_names_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="lacks the folders train and val"):
+    with pytest.raises(UserError, match="lacks imagenet/train, imagenet/val"):
         ImageNet().load(tmp_path)
     with pytest.raises(UserError, match="stored_side=-1"):
         ImageNet(stored_side=-1)

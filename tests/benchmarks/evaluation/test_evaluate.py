@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_test_images_are_read_once(trainer: Trainer, monkeypatch: pytest.Mon
             reads.append(order)
             return super().read(order, *arguments)
 
-    counted = EvaluationImages(Counting(sets.clean.images, sets.clean.labels), sets.corrupted)
+    counted = replace(sets, clean=Counting(sets.clean.images, sets.clean.labels))
     corrupted = []
     monkeypatch.setattr(module, "corrupt", lambda *arguments: corrupted.append(arguments))
     evaluate(trainer.cell, trainer.method, trainer.data, counted)
