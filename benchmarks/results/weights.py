@@ -143,24 +143,20 @@ def _misfit(
     there: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
 ) -> str:
     """Where the file's shapes (``there``) and the model's (``here``) part, and what to do."""
+    rebuild = f"build it with the settings of cell {metadata['cell']} (model={metadata['model']})"
     lacking, extra = sorted(here.keys() - there.keys()), sorted(there.keys() - here.keys())
     if lacking or extra:
         parts = [f"the file lacks {_some(lacking)}"] * bool(lacking)
         parts += [f"the model lacks {_some(extra)}"] * bool(extra)
-        return f"{' and '.join(parts)}; build the model that they are of, model={metadata['model']}"
+        return f"{' and '.join(parts)}; {rebuild}"
     differing = {name: (there[name], here[name]) for name in here if there[name] != here[name]}
-    classes = {(old[:1], new[:1]) if old[1:] == new[1:] else None for old, new in differing.values()}
+    counts = {(old[:1], new[:1]) if old[1:] == new[1:] else None for old, new in differing.values()}
     name, (old, new) = next(iter(differing.items()))
-    if len(classes) == 1 and None not in classes:  # the last layer's weight and bias
-        return (
-            f"they are for {old[0]} classes and the model has {new[0]} ({_some(list(differing))}); "
-            f"build it with num_classes={old[0]}"
-        )
+    if len(counts) == 1 and None not in counts:  # the last layer's weight and bias
+        some = _some(list(differing))
+        return f"they are for {old[0]} classes, it has {new[0]} ({some}); build it with num_classes={old[0]}"
     more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
-    return (
-        f"{name} is {list(old)} in the file and {list(new)} in the model{more}; build the model with the settings of "
-        f"cell {metadata['cell']}"
-    )
+    return f"{name} is {list(old)} in the file and {list(new)} in the model{more}; {rebuild}"
 
 
 def _some(names: list[str]) -> str:
