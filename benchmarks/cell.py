@@ -41,6 +41,11 @@ class Component:
     changed: dict[str, Any]
     content: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """The name that a person chooses it by: for a network of a library ``torchvision/<name>``, say."""
+        return str(self.arguments.get("architecture", self.name))
+
     def build(self, offered: Mapping[str, Any] | None = None, **context: Any) -> Any:
         """Call the registered class or function. A bad hyper-parameter is the user's error, in one line.
 
@@ -232,7 +237,30 @@ class Cell:
         content["evaluation"] = dataclasses.asdict(self.evaluation)
         return {**content, "protocol": self.protocol, "scale": self.scale, "seed": self.seed}
 
+    def contradiction(self, config: Mapping[str, Any]) -> str | None:
+        """The first setting that ``config``, the full config on a card, states otherwise than this cell.
+
+        A hyper-parameter that came with a later version is not on older cards: its absence is no contradiction
+        as long as the cell has it at its default, where it is no part of the id either.
+        """
+        mine, stated = _settings(json.loads(json.dumps(self.as_dict()))), _settings(config)
+        needed = _settings(self.identity())
+        for key, value in mine.items():
+            if stated[key] != value if key in stated else key in needed:
+                return key
+        return None
+
     @property
     def label(self) -> str:
         epochs = f"{self.recipe.total_epochs} epochs"
-        return f"{self.method.name} {self.model.name} {self.dataset.name} {epochs} seed {self.seed}"
+        return f"{self.method.name} {self.model.title} {self.dataset.name} {epochs} seed {self.seed}"
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a config by its key as in an override, e.g. ``method.sigma``."""
+    flat: dict[str, Any] = {}
+    for group, value in config.items():
+        flat |= (
+            {f"{group}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {group: value}
+        )
+    return flat

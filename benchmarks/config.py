@@ -13,7 +13,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -57,6 +57,20 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
         _set(parts, runtime, key, value)
     machine = build(Runtime, runtime, "runtime settings")
     return _cell(parts, machine), machine
+
+
+def cell_of(config: Mapping[str, Any]) -> Cell:
+    """The cell whose full config (:meth:`Cell.as_dict`) a card keeps.
+
+    Settings that came with a later version have their defaults, whatever our configs say today.
+    """
+    try:
+        parts = copy.deepcopy(_compose(tuple(sorted((g, str(config[g]["name"])) for g in COMPONENTS))))
+        for group in COMPONENTS:
+            parts[group] = {"_target_": parts[group].get("_target_"), **config[group]}
+        return _cell({**parts, **{key: config[key] for key in (*SETTINGS, *PLAIN)}})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"the card's config lacks or garbles {error}") from error
 
 
 @cache

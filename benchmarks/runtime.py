@@ -11,6 +11,7 @@ from benchmarks.errors import UserError, unknown_name
 DATA_VARIABLE = "WEIGHTAUG_DATA"
 DEVICES = ("auto", "cpu", "cuda")
 WANDB_MODES = ("online", "offline", "disabled")
+WEIGHTS = ("keep", "drop")
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,13 @@ class Runtime:
     workers: int = 0  # worker processes; 0: one a GPU, or one a CPU core
     threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
     checkpoint_seconds: float = 60.0
+    weights: str = "keep"  # whether the store keeps the trained weights: keep or drop
 
     def __post_init__(self) -> None:
         if self.wandb not in WANDB_MODES:
             raise unknown_name("value of wandb", self.wandb, WANDB_MODES)
+        if self.weights not in WEIGHTS:
+            raise unknown_name("value of weights", self.weights, WEIGHTS)
         if self.device.partition(":")[0] not in DEVICES:
             raise unknown_name("device", self.device, DEVICES)
         if self.workers < 0 or self.threads < 0:

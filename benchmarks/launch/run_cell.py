@@ -21,6 +21,7 @@ from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
+from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime
 from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.trainer import Progress, Trainer, build, schedule
@@ -76,11 +77,21 @@ def run_cell(
 
     checkpoint = store.work(cell.id) / "checkpoint.pt"
     progress = trainer.run(checkpoint, every=runtime.checkpoint_seconds, after_epoch=after_epoch)
+    method_state = trainer.method.state_dict()  # as trained: an evaluation may draw, too
     begun = time.perf_counter()
     metrics = None if progress.diverged_at else evaluate(cell, trainer.method, data, sets)
     evaluation_seconds = time.perf_counter() - begun
     if metrics is not None and not _finite(metrics):  # logits that overflow are divergence seen late
         metrics, progress.diverged_at = None, {"epoch": progress.epoch, "step": progress.step}
+    weights = None
+    if runtime.weights == "keep" and not progress.diverged_at:  # there before the card, which promises them
+        inputs = {
+            "channels": source.in_channels,
+            "size": source.image_size,
+            "mean": data.mean,
+            "std": data.std,
+        }
+        weights = save(store.weights(cell.id), store.work(cell.id), cell, inputs, trainer.model, method_state)
     card: Card = {
         "schema": SCHEMA,
         "id": cell.id,
@@ -91,6 +102,7 @@ def run_cell(
         "corrupted_images": sets.origins,
         "curve": progress.curve,
         "cost": _cost(trainer, source, progress, evaluation_seconds, heartbeat, device),
+        "weights": weights,
         "provenance": provenance(
             device, torch.get_num_threads(), command, started, datetime.now(UTC).isoformat(timespec="seconds")
         ),

@@ -19,7 +19,7 @@ def run(overrides: Sequence[str]) -> int:
     cell, runtime = load(overrides)
     device = runtime.resolve_device()
     store = Store(runtime.store_folder)
-    card = store.read(cell.id)
+    card = store.read(cell.id, cell)
     if card is None:
         import torch
 
@@ -36,7 +36,7 @@ def run(overrides: Sequence[str]) -> int:
                     f"cell {cell.id} is being run by process {other.get('pid', '?')}; wait for it or end it"
                 )
             begun = time.monotonic()
-            card = store.read(cell.id) or run_cell(
+            card = store.read(cell.id, cell) or run_cell(
                 cell, runtime, device, store, heartbeat, "single", command_line()
             )
             note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")
@@ -50,5 +50,7 @@ def run(overrides: Sequence[str]) -> int:
         print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{''.join(further)}")
     if card["diverged_at"]:
         print(f"diverged in epoch {card['diverged_at']['epoch']}", file=sys.stdout)
+    if card.get("weights"):
+        print(f"weights: {store.weights(cell.id)}")
     print(f"card: {store.cards / cell.id}.json")
     return 0

@@ -19,6 +19,9 @@
     cost        parameters, macs, flops (= 2 macs; one forward pass of one image), uncounted_operators
                 {name: count}, seconds_per_epoch (training only), training_seconds, evaluation_seconds,
                 peak_memory_bytes, resumed (how often the run was continued from a checkpoint)
+    weights     {"sha256", "bytes"} of the trained weights that lie beside the cards, see
+                :mod:`benchmarks.results.weights`; null where none were kept (weights=drop, divergence). Cards
+                from before weights were kept lack it
     provenance  commit, dirty, versions, hardware, device, command, started, finished (UTC, ISO 8601)
 
 Errors are percentages as the papers print them. Raw measurements only: every aggregate is derived from here.
@@ -92,6 +95,9 @@ def _check_numbers(card: Card) -> None:
         _numbers(key, card["cost"][key])
     for group in ("cell", "provenance"):
         card[group].keys()
+    if card.get("weights") is not None:
+        _numbers("the weights' bytes", card["weights"]["bytes"])
+        card["weights"]["sha256"].lower()
 
 
 def _numbers(name: str, *values: Any) -> None:
