@@ -199,9 +199,13 @@ class WAS(Method):
     def shadow(self, draws: Mapping[str, LayerDraw]) -> dict[str, Tensor]:
         """Shadow weights by parameter name, ready for ``torch.func.functional_call``."""
         weights = {layer: module.weight for layer, module in self.layers.items()}
-        return {f"{layer}.weight": w for layer, w in shadow_weights(weights, draws, self._by_layer()).items()}
+        return {
+            f"{layer}.weight": w
+            for layer, w in shadow_weights(weights, draws, self.coefficients_by_layer()).items()
+        }
 
-    def _by_layer(self) -> dict[str, Tensor] | None:
+    def coefficients_by_layer(self) -> dict[str, Tensor] | None:
+        """K of each layer, scalars; None without K."""
         return (
             None
             if self.coefficients is None
@@ -210,7 +214,7 @@ class WAS(Method):
 
     def _shadow_copies(self, stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``stacks`` [M, *shape] by parameter name with K T of every copy; the current step's draw for all."""
-        draws, coefficients = self.draw(self.step, "transform"), self._by_layer()
+        draws, coefficients = self.draw(self.step, "transform"), self.coefficients_by_layer()
         count = len(next(iter(stacks.values())))
         plain = {
             layer: stacks[f"{layer}.weight"].unbind()
@@ -250,7 +254,7 @@ class WAS(Method):
             draws = self.draw("predict", self.predictions)
             self.predictions += 1
             return functional_call(self.model, self.shadow(draws), (x,))
-        coefficients = self._by_layer()
+        coefficients = self.coefficients_by_layer()
         if self.coefficient_in_aom and coefficients is not None:
             scaled = {f"{name}.weight": coefficients[name] * m.weight for name, m in self.layers.items()}
             return functional_call(self.model, scaled, (x,))
