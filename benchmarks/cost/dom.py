@@ -93,7 +93,12 @@ class NetworkSavings:
 
 
 def network_savings(
-    text: str, batches: Sequence[int], rounds: int, devices: Sequence[str], note: Note
+    text: str,
+    batches: Sequence[int],
+    rounds: int,
+    devices: Sequence[str],
+    note: Note,
+    least_seconds: float = 1.0,
 ) -> NetworkSavings:
     """Count and time the network that the overrides ``text`` describe.
 
@@ -103,9 +108,10 @@ def network_savings(
         rounds: how often each network is timed; 0 leaves the timing out.
         devices: torch's names of those to time on.
         note: told what is going on.
+        least_seconds: a batch size is timed for at least so long, in more rounds where they are short.
     """
     note(f"counting {text}")
-    method, translate = _method(text)
+    method, translate = described(text)
     cost = dom_cost(method, INPUT)
     everywhere: dict[Distance, Draws] = {
         distance(shift): dict.fromkeys(method.layers, shift) for shift in possible_shifts(cost, translate)
@@ -121,7 +127,7 @@ def network_savings(
         for batch in batches:
             note(f"timing {text}: batch {batch} on {device}")
             x = torch.randn(batch, *INPUT, generator=torch.Generator().manual_seed(0)).to(device)
-            latencies.append(Latency(device, batch, measure(networks, x, rounds, least_seconds=1.0)))
+            latencies.append(Latency(device, batch, measure(networks, x, rounds, least_seconds)))
     return NetworkSavings(
         label=text,
         cost=cost,
@@ -135,8 +141,12 @@ def network_savings(
     )
 
 
-def _method(text: str) -> tuple[WAS, float]:
-    """WAS with the described network, untrained, and T1's furthest shift."""
+def described(text: str) -> tuple[WAS, float]:
+    """WAS with the network that the overrides describe, untrained, and T1's furthest shift.
+
+    Raises:
+        UserError: the text can't be read, there is no such network, or it has no shadow layers.
+    """
     try:
         overrides = shlex.split(text)
     except ValueError as error:

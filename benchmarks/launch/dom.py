@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 
 from benchmarks.cell import Cell
 from benchmarks.config import load
-from benchmarks.cost.dom import NETWORKS, network_savings
+from benchmarks.cost.dom import NETWORKS, described, network_savings
 from benchmarks.cost.trade_off import TradeOff, check_budgets, split, trade_off, train, with_shadows
 from benchmarks.errors import UserError
 from benchmarks.reports.dom import Findings, terminal_tables, write_report
@@ -20,7 +21,9 @@ from benchmarks.runtime import Runtime
 from benchmarks.terminal import note
 from benchmarks.training.trainer import build
 
-SEARCHED = ("method=was", "method.transform=shift", "model=resnet_tiny_was", "recipe=was_smoke")
+Number = TypeVar("Number", int, float)
+METHOD = ("method=was", "method.transform=shift")
+SEARCHED = ("model=resnet_tiny_was", "recipe=was_smoke")
 """What is trained and searched if the person says nothing else: seconds on a CPU."""
 
 
@@ -46,8 +49,8 @@ class Request:
         overrides: Sequence[str],
         reports: str,
     ) -> Request:
-        sizes = tuple(int(size) for size in _numbers("--batches", batches))
-        shares = tuple(_numbers("--budgets", budgets))
+        sizes = _numbers(int, "--batches", batches, "whole numbers with commas between them, such as 1,128")
+        shares = _numbers(float, "--budgets", budgets, "numbers with commas between them, such as 0.7,0.8")
         if min(sizes) < 1 or rounds < 0:
             raise UserError("--batches must be at least 1 and --rounds at least 0")
         for share in shares:
@@ -55,17 +58,16 @@ class Request:
                 raise UserError(
                     f"--budgets {share:g}: a share of the network's FLOPs is from 0 to 1, e.g. 0.8"
                 )
-        cell, runtime = load([*SEARCHED, *overrides])
+        method = () if any(text.startswith("method=") for text in overrides) else METHOD
+        cell, runtime = load([*method, *SEARCHED, *overrides])
         return cls(tuple(networks or NETWORKS), sizes, rounds, shares, cell, runtime, Path(reports))
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def _numbers(kind: Callable[[str], Number], option: str, text: str, wanted: str) -> tuple[Number, ...]:
     try:
-        return [float(part) for part in text.split(",")]
+        return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
-        raise UserError(
-            f"{option} {text!r}: give numbers with commas between them, such as 0.7,0.8"
-        ) from error
+        raise UserError(f"{option} {text!r}: give {wanted}") from error
 
 
 def dom(request: Request) -> int:
@@ -74,6 +76,8 @@ def dom(request: Request) -> int:
     if request.runtime.threads:
         torch.set_num_threads(request.runtime.threads)
     devices = ["cpu", device] if request.runtime.device == "auto" and device != "cpu" else [device]
+    for text in request.networks:
+        described(text)  # a network that can't be built is told before anything is trained
     searched = search(request, device)
     networks = [
         network_savings(text, request.batches, request.rounds, devices, note) for text in request.networks

@@ -20,7 +20,7 @@ from benchmarks.reports.render import template
 from benchmarks.reports.sections import Grid
 from benchmarks.reports.text import flat, plain, signed
 from benchmarks.results.files import write_json, write_text
-from weightaug.kernel_draws import Draw, Shift
+from weightaug.kernel_draws import Crop, Draw, Shift
 
 PUBLISHED = 36.33
 """The abstract of arXiv 2405.19590: DOM reduces FLOPs "by up to" so many per cent. Nothing else is known of it."""
@@ -225,6 +225,8 @@ def draws_grid(trade_off: TradeOff) -> Grid:
 
 def draw_text(draw: Draw) -> str:
     """A draw in a few words."""
+    if isinstance(draw, Crop):
+        return f"window of {draw.height}x{draw.width} at ({draw.top}, {draw.left})"
     if not isinstance(draw, Shift):
         return str(draw)
     ways = [

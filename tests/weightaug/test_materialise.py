@@ -74,7 +74,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
 shifts = st.builds(Shift, st.integers(-6, 6), st.integers(-6, 6))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(convolutions(), shifts, st.floats(0.01, 2))
 def test_outputs_gradients_and_flops_of_any_convolution(
     case: tuple[nn.Module, Tensor], shift: Shift, k: float
@@ -283,7 +283,7 @@ def test_can_be_saved_whole() -> None:
 
 def test_compiles_whole() -> None:
     trimmed, x, expected = tiny()
-    compiled = torch.compile(trimmed, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(trimmed, backend="eager", fullgraph=True)
     assert torch.allclose(compiled(x), expected, atol=1e-6)
 
 
