@@ -15,10 +15,10 @@ Draws = dict[str, Draw]
 
 @dataclass(frozen=True, order=True)
 class Score:
-    """What is to be small: first the errors, then the loss."""
+    """What is to be small: the loss. Errors among some hundred images are too few to rank draws by: many tie."""
 
-    errors: int
     loss: float
+    errors: int
 
 
 @dataclass(frozen=True)

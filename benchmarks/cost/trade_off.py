@@ -218,4 +218,4 @@ class _Measurement:
     def _on(self, network: nn.Module, part: Images) -> Score:
         logits = torch.cat([network(x) for x in self.inputs[id(part)]]).float()
         errors = int((logits.argmax(1) != part.labels).sum())
-        return Score(errors, float(F.cross_entropy(logits, part.labels)))
+        return Score(float(F.cross_entropy(logits, part.labels)), errors)

@@ -38,7 +38,7 @@ class Judge:
         self.asked.append(tuple(draws.values()))
         loss = sum(self.added[draw][i] for i, draw in enumerate(draws.values()))
         loss += self.interplay * sum(a == b for a, b in itertools.pairwise(draws.values()))
-        return Score(loss // 4, loss)
+        return Score(loss, loss // 4)
 
 
 @settings(max_examples=80, deadline=None)

@@ -110,7 +110,6 @@ def test_search_finds_more_than_chance(found: TradeOff) -> None:
     assert len(found.random) == module.RANDOM_DRAWS
     mean = sum(point.selection for point in found.random) / len(found.random)
     assert all(result.point.selection > mean for result in found.found)
-    assert found.found[0].point.selection >= found.found[1].point.selection  # more may be spent
     assert found.scored > 8 * len(found.found[0].draws)
 
 
