@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightaug.kernel_draws import LayerDraw, kernel_size, support
-from weightaug.was import WAS, _unwrapped, shadow_layers, shadow_weights
+from weightaug.was import WAS, unwrapped, shadow_layers, shadow_weights
 
 Conv = nn.Conv1d | nn.Conv2d
 
@@ -73,7 +73,7 @@ def materialise(
     weights = {name: layer.weight for name, layer in layers.items()}
     shadows = shadow_weights(weights, draws, coefficients)
     memo: dict[int, object] = {}
-    result = copy.deepcopy(_unwrapped(network), memo)
+    result = copy.deepcopy(unwrapped(network), memo)
     copies = {name: memo[id(layer)] for name, layer in layers.items()}
     for name, layer in copies.items():
         assert isinstance(layer, Conv)

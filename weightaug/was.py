@@ -45,7 +45,7 @@ def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d
     if not candidates:
         raise ValueError("WAS needs a convolution with a kernel larger than 1x1, and the model has none")
     if layers == "auto":
-        layers = getattr(_unwrapped(model), "shadow_layers", layers)
+        layers = getattr(unwrapped(model), "shadow_layers", layers)
     if layers == "auto":
         first = convolutions[0][0]
         return {name: module for name, module in candidates.items() if name != first} or candidates
@@ -64,7 +64,8 @@ _WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 """What torch.compile and DistributedDataParallel put before a module's name."""
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile and DistributedDataParallel."""
     while (inner := model._modules.get("_orig_mod") or getattr(model, "module", None)) is not None:
         model = inner
     return model

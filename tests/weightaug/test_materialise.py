@@ -7,7 +7,6 @@ import io
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -297,6 +296,8 @@ def test_a_compiled_model_is_materialised_too() -> None:
 
 
 def test_exports_to_onnx(tmp_path: Any) -> None:
+    import onnxruntime
+
     trimmed, x, expected = tiny()
     path = tmp_path / "dom.onnx"
     torch.onnx.export(trimmed, (x,), path, dynamo=True, verbose=False)
