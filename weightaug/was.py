@@ -45,7 +45,7 @@ def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d
     if not candidates:
         raise ValueError("WAS needs a convolution with a kernel larger than 1x1, and the model has none")
     if layers == "auto":
-        layers = getattr(_unwrapped(model), "shadow_layers", layers)
+        layers = getattr(unwrapped(model), "shadow_layers", layers)
     if layers == "auto":
         first = convolutions[0][0]
         return {name: module for name, module in candidates.items() if name != first} or candidates
@@ -64,7 +64,8 @@ _WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 """What torch.compile and DistributedDataParallel put before a module's name."""
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside torch.compile and DistributedDataParallel."""
     while (inner := model._modules.get("_orig_mod") or getattr(model, "module", None)) is not None:
         model = inner
     return model
@@ -199,9 +200,13 @@ class WAS(Method):
     def shadow(self, draws: Mapping[str, LayerDraw]) -> dict[str, Tensor]:
         """Shadow weights by parameter name, ready for ``torch.func.functional_call``."""
         weights = {layer: module.weight for layer, module in self.layers.items()}
-        return {f"{layer}.weight": w for layer, w in shadow_weights(weights, draws, self._by_layer()).items()}
+        return {
+            f"{layer}.weight": w
+            for layer, w in shadow_weights(weights, draws, self.coefficients_by_layer()).items()
+        }
 
-    def _by_layer(self) -> dict[str, Tensor] | None:
+    def coefficients_by_layer(self) -> dict[str, Tensor] | None:
+        """K of each layer, scalars; None without K."""
         return (
             None
             if self.coefficients is None
@@ -210,7 +215,7 @@ class WAS(Method):
 
     def _shadow_copies(self, stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``stacks`` [M, *shape] by parameter name with K T of every copy; the current step's draw for all."""
-        draws, coefficients = self.draw(self.step, "transform"), self._by_layer()
+        draws, coefficients = self.draw(self.step, "transform"), self.coefficients_by_layer()
         count = len(next(iter(stacks.values())))
         plain = {
             layer: stacks[f"{layer}.weight"].unbind()
@@ -250,7 +255,7 @@ class WAS(Method):
             draws = self.draw("predict", self.predictions)
             self.predictions += 1
             return functional_call(self.model, self.shadow(draws), (x,))
-        coefficients = self._by_layer()
+        coefficients = self.coefficients_by_layer()
         if self.coefficient_in_aom and coefficients is not None:
             scaled = {f"{name}.weight": coefficients[name] * m.weight for name, m in self.layers.items()}
             return functional_call(self.model, scaled, (x,))

@@ -58,7 +58,7 @@ def severity_plot(evidence: Evidence, path: Path) -> None:
     """Error against severity, 0 being the clean inputs: mean and 95 % interval over seeds, by model."""
     panels = evidence.scale.panels
     styles = _styles(evidence.table)
-    with _figure(path, 2.9 * len(panels) + 0.8) as figure:
+    with report_figure(path, 2.9 * len(panels) + 0.8) as figure:
         axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
         handles: dict[str, Any] = {}
         for axis, panel in zip(axes, panels, strict=True):
@@ -106,7 +106,7 @@ def corruption_plot(evidence: Evidence, path: Path) -> None:
         for panel in evidence.scale.panels
     }
     height = sum(0.27 * len(table) + 0.7 for table in tables.values()) + 0.2
-    with _figure(path, height) as figure:
+    with report_figure(path, height) as figure:
         axes = figure.subplots(len(tables), 1, squeeze=False)
         for axis, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
             _heat_map(axis, table)
@@ -191,7 +191,7 @@ def _panel_title(label: str, lines: tuple[Line, ...]) -> str:
 
 
 @contextmanager
-def _figure(path: Path, height: float) -> Iterator[Figure]:
+def report_figure(path: Path, height: float) -> Iterator[Figure]:
     """A figure in the report's style, written to ``path`` at the end, without a date or a version in it."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever style the caller's settings ask for
