@@ -131,6 +131,8 @@ class ImageCache:
         for count, found, failed in loader:
             if failed:  # finished shards are kept; the next try goes on with the others
                 raise UserError(f"decoded images can't be kept in {self.folder}: {failed}")
+            if not done and not found:
+                self._check_room(missing, total - count)
             done, problems = done + count, problems + found
             if time.monotonic() - told > TELL_SECONDS:
                 told = time.monotonic()
@@ -139,6 +141,17 @@ class ImageCache:
             raise UserError(
                 f"{self.listing.folder}: {len(problems)} of {len(self.listing)} images can't be used: "
                 f"{named(problems)}; replace or remove them"
+            )
+
+    def _check_room(self, missing: list[int], images: int) -> None:
+        """Whether ``images`` more fit on the disk, judged by the first shard, before hours are spent on them."""
+        written = [(path.stat().st_size, n) for n in missing if (path := self.shards[n]).is_file()]
+        needed = images * sum(size for size, _ in written) // sum(self.count(n) for _, n in written)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{images:,} more decoded images of {self.listing.folder} need about {needed / 1e9:.0f} GB in "
+                f"{self.folder}, {free / 1e9:.0f} GB are free; make room or choose another cache folder"
             )
 
 

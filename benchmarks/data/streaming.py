@@ -76,18 +76,22 @@ class ImageStream:
             cut, batch_sampler=plan, num_workers=self.loaders, pin_memory=device.type == "cuda"
         )
         labels = self.labels[order.to(device)].split(batch_size)
-        begun, waited = time.perf_counter(), 0.0
         batches = iter(loader)
-        for of_batch in labels:
+        begun, waited = 0.0, 0.0
+        for number, of_batch in enumerate(labels):
             asked = time.perf_counter()
             images: Tensor = next(batches)
-            waited += time.perf_counter() - asked
+            came = time.perf_counter()
+            if number == 0:
+                begun = came  # the start of the processes says nothing of their speed
+            else:
+                waited += came - asked
             yield images.to(device, non_blocking=True), of_batch
-        self._tell(len(order), time.perf_counter() - begun, waited)
+        self._tell(len(order) - batch_size, time.perf_counter() - begun, waited)
 
     def _tell(self, count: int, seconds: float, waited: float) -> None:
         """How fast images came, and whether whoever used them had to wait."""
-        if seconds < TELL_SECONDS:
+        if count <= 0 or seconds < TELL_SECONDS:
             return
         share = waited / seconds
         told = f"{self.cache.listing.folder}: {count / seconds:.0f} images/s"

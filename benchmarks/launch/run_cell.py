@@ -47,7 +47,12 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         )
     if problem:
         return [problem]
-    schedule(cell.recipe, len(_load(cell, source, runtime).train))
+    examples = len(_load(cell, source, runtime).train)
+    schedule(cell.recipe, examples)
+    if copies > examples:
+        raise UserError(
+            f"{cell.dataset.name} has {examples} training images, fewer than method.sub_batches={copies}"
+        )
     return []
 
 

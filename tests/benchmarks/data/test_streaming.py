@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,15 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_made(
     monkeypatch.setattr(image_cache, "SHARD", 8)
     assert sorted(path.suffix for path in tmp_path.rglob("0*")) == [".images", ".images"]
     assert len(streamed(folder, tmp_path)) == 30
+
+
+def test_too_little_room_is_found_out_after_the_first_shard(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=20_000))
+    with pytest.raises(UserError, match=r"22 more decoded images of .* need about 0 GB .* make room"):
+        streamed(folder, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*.images")] == ["00000.images"]
 
 
 def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
