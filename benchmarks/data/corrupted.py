@@ -79,6 +79,7 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
             kind: (file_set(name), *types_of(name)[kind]) for kind in types for name in sets_of(names, [kind])
         }
         self._arrays: dict[str, np.ndarray] = {}
+        self._folders: dict[Path, tuple[Tensor, Tensor]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return ((kind, severity) for kind in self._sets for severity in SEVERITIES)
@@ -87,18 +88,28 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
         return len(self._sets) * len(SEVERITIES)
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
-        kind, severity = key
-        files, part, md5 = self._sets[kind]
-        if severity not in SEVERITIES:
-            raise KeyError(key)
-        read = self._from_array if files.layout == "arrays" else self._from_folder
-        return read(files, part, md5, severity).to(self.device)
+        return self.images(*key)
 
-    def _from_array(self, files: FileSet, part: str, md5: str | None, severity: int) -> Tensor:
-        count, (channels, height, width) = len(self.labels), self.shape
-        shape = (len(SEVERITIES) * count, height, width, channels)
-        block = self._array(files, part, md5, shape)[(severity - 1) * count : severity * count]
-        return torch.from_numpy(np.array(block.transpose(0, 3, 1, 2), order="C"))
+    def images(self, kind: str, severity: int, places: Tensor | None = None) -> Tensor:
+        """The images of one type and severity, or those at ``places`` (int64 [n]) in the test set alone."""
+        if severity not in SEVERITIES:
+            raise KeyError((kind, severity))
+        files, part, md5 = self._sets[kind]
+        read = self._from_array if files.layout == "arrays" else self._from_folder
+        places = torch.arange(len(self.labels)) if places is None else places.cpu()
+        return read(files, part, md5, severity, places).to(self.device)
+
+    def _from_array(
+        self, files: FileSet, part: str, md5: str | None, severity: int, places: Tensor
+    ) -> Tensor:
+        channels, height, width = self.shape
+        shape = (len(SEVERITIES) * len(self.labels), height, width, channels)
+        rows = (severity - 1) * len(self.labels) + places
+        return (
+            torch.from_numpy(self._array(files, part, md5, shape)[rows.numpy()])
+            .permute(0, 3, 1, 2)
+            .contiguous()
+        )
 
     def _array(self, files: FileSet, part: str, md5: str | None, shape: tuple[int, ...]) -> np.ndarray:
         """The array of one type, checked when it is first opened, as are the labels beside it."""
@@ -139,20 +150,24 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
                 warn(f"the SHA-256 of {path} can't be recorded: {one_line(error)}")
         return array
 
-    def _from_folder(self, files: FileSet, part: str, md5: str | None, severity: int) -> Tensor:
-        """The images of one folder, those of each class in the places that the test images of the class have."""
-        listing = list_classes(self.root / part / str(severity))
-        order = torch.argsort(self.labels, stable=True)
-        if not torch.equal(self.labels[order], listing.labels):
-            raise UserError(
-                f"{listing.folder} holds {len(listing):,} images of {len(listing.classes)} classes, not as many of "
-                f"each class as the {len(self.labels):,} test images; get it again from {files.page}"
-            )
-        images = decoded(listing, self.cache, channels=self.shape[0])
-        if images.shape[1:] != self.shape:
-            raise UserError(
-                f"{listing.folder}: the images are {list(images.shape[1:])}, expected {list(self.shape)}"
-            )
-        placed = torch.empty_like(images)
-        placed[order] = images
-        return placed
+    def _from_folder(
+        self, files: FileSet, part: str, md5: str | None, severity: int, places: Tensor
+    ) -> Tensor:
+        """The images of one folder: the n-th test image of a class is the n-th of the class's folder."""
+        folder = self.root / part / str(severity)
+        if folder not in self._folders:
+            listing = list_classes(folder)
+            order = torch.argsort(self.labels, stable=True)
+            if not torch.equal(self.labels[order], listing.labels):
+                raise UserError(
+                    f"{folder} holds {len(listing):,} images of {len(listing.classes)} classes, not as many of each "
+                    f"class as the {len(self.labels):,} test images; get it again from {files.page}"
+                )
+            images = decoded(listing, self.cache, channels=self.shape[0])
+            if images.shape[1:] != self.shape:
+                raise UserError(
+                    f"{folder}: the images are {list(images.shape[1:])}, expected {list(self.shape)}"
+                )
+            self._folders[folder] = images, torch.argsort(order)
+        images, positions = self._folders[folder]
+        return images[positions[places]]
