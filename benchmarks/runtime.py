@@ -69,11 +69,12 @@ class Runtime:
         return self.device
 
     def worker_count(self, device: str) -> int:
-        return self.workers or (1 if device.startswith("cuda") else _cores())
+        return self.workers or (1 if device.startswith("cuda") else cores())
 
     def thread_count(self, device: str) -> int:
-        return self.threads or max(1, _cores() // self.worker_count(device))
+        return self.threads or max(1, cores() // self.worker_count(device))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

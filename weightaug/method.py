@@ -77,6 +77,10 @@ class Method:
     @torch.no_grad()
     def predict(self, x: Tensor, mode: str = "plain") -> Tensor:
         """Logits [N, classes] of the trained model in one of ``modes``."""
+        return self.logits(x, mode)
+
+    def logits(self, x: Tensor, mode: str = "plain") -> Tensor:
+        """As :meth:`predict`, but with a graph, for attacks that follow the gradient by the inputs."""
         if mode not in self.modes:
             raise ValueError(
                 f"{type(self).__name__} has no inference mode {mode!r}; it has {', '.join(self.modes)}"

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.data.corruptions import SEVERITIES
-from benchmarks.data.dataset import Images
 from benchmarks.data.decode import decoded
 from benchmarks.data.files.checks import Recorded, check
 from benchmarks.data.files.declared import FileSet, file_set
@@ -58,7 +57,8 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
         names: the published sets to read from.
         types: the types wanted, in their order.
         root: the data folder.
-        test: the test images, for their size, labels and device; the published labels are compared with theirs.
+        labels: of the test images, int64 [N].
+        shape: of one of them, (C, H, W).
         cache: where decoded folders are kept.
 
     Raises:
@@ -70,16 +70,16 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
         names: Sequence[str],
         types: Iterable[str],
         root: Path,
-        test: Images,
+        labels: Tensor,
+        shape: tuple[int, int, int],
         cache: Path,
     ) -> None:
-        self.root, self.cache = root, cache
-        self.labels, self.shape, self.device = test.labels.cpu(), test.images.shape[1:], test.images.device
+        self.root, self.cache, self.labels, self.shape = root, cache, labels.cpu(), shape
         self._sets = {
             kind: (file_set(name), *types_of(name)[kind]) for kind in types for name in sets_of(names, [kind])
         }
         self._arrays: dict[str, np.ndarray] = {}
-        self._folders: dict[Path, tuple[Tensor, Tensor]] = {}
+        self._folders: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return ((kind, severity) for kind in self._sets for severity in SEVERITIES)
@@ -88,28 +88,25 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
         return len(self._sets) * len(SEVERITIES)
 
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
-        return self.images(*key)
+        return self.read(*key, torch.arange(len(self.labels)))
 
-    def images(self, kind: str, severity: int, places: Tensor | None = None) -> Tensor:
-        """The images of one type and severity, or those at ``places`` (int64 [n]) in the test set alone."""
+    def read(self, kind: str, severity: int, places: Tensor) -> Tensor:
+        """The test images at ``places`` int64 [n] with one corruption: uint8 [n, C, H, W] on the CPU."""
         if severity not in SEVERITIES:
             raise KeyError((kind, severity))
         files, part, md5 = self._sets[kind]
-        read = self._from_array if files.layout == "arrays" else self._from_folder
-        places = torch.arange(len(self.labels)) if places is None else places.cpu()
-        return read(files, part, md5, severity, places).to(self.device)
+        places = places.cpu()
+        if files.layout == "arrays":
+            return self._from_array(files, part, md5, severity, places)
+        return self._from_folder(files, part, severity, places)
 
     def _from_array(
         self, files: FileSet, part: str, md5: str | None, severity: int, places: Tensor
     ) -> Tensor:
-        channels, height, width = self.shape
-        shape = (len(SEVERITIES) * len(self.labels), height, width, channels)
-        rows = (severity - 1) * len(self.labels) + places
-        return (
-            torch.from_numpy(self._array(files, part, md5, shape)[rows.numpy()])
-            .permute(0, 3, 1, 2)
-            .contiguous()
-        )
+        count, (channels, height, width) = len(self.labels), self.shape
+        shape = (len(SEVERITIES) * count, height, width, channels)
+        chosen = self._array(files, part, md5, shape)[((severity - 1) * count + places).numpy()]
+        return torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 3, 1, 2)))
 
     def _array(self, files: FileSet, part: str, md5: str | None, shape: tuple[int, ...]) -> np.ndarray:
         """The array of one type, checked when it is first opened, as are the labels beside it."""
@@ -150,24 +147,25 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
                 warn(f"the SHA-256 of {path} can't be recorded: {one_line(error)}")
         return array
 
-    def _from_folder(
-        self, files: FileSet, part: str, md5: str | None, severity: int, places: Tensor
-    ) -> Tensor:
-        """The images of one folder: the n-th test image of a class is the n-th of the class's folder."""
-        folder = self.root / part / str(severity)
+    def _from_folder(self, files: FileSet, part: str, severity: int, places: Tensor) -> Tensor:
+        folder = f"{part}/{severity}"
         if folder not in self._folders:
-            listing = list_classes(folder)
-            order = torch.argsort(self.labels, stable=True)
-            if not torch.equal(self.labels[order], listing.labels):
-                raise UserError(
-                    f"{folder} holds {len(listing):,} images of {len(listing.classes)} classes, not as many of each "
-                    f"class as the {len(self.labels):,} test images; get it again from {files.page}"
-                )
-            images = decoded(listing, self.cache, channels=self.shape[0])
-            if images.shape[1:] != self.shape:
-                raise UserError(
-                    f"{folder}: the images are {list(images.shape[1:])}, expected {list(self.shape)}"
-                )
-            self._folders[folder] = images, torch.argsort(order)
-        images, positions = self._folders[folder]
-        return images[positions[places]]
+            self._folders[folder] = self._open_folder(files, self.root / folder)
+        images, place_of = self._folders[folder]
+        return images[place_of[places]]
+
+    def _open_folder(self, files: FileSet, folder: Path) -> tuple[Tensor, Tensor]:
+        """(images, where among them that of each test image is): of each class they come in the same order."""
+        listing = list_classes(folder)
+        order = torch.argsort(self.labels, stable=True)
+        if not torch.equal(self.labels[order], listing.labels):
+            raise UserError(
+                f"{listing.folder} holds {len(listing):,} images of {len(listing.classes)} classes, not as many of "
+                f"each class as the {len(self.labels):,} test images; get it again from {files.page}"
+            )
+        images = decoded(listing, self.cache, channels=self.shape[0])
+        if images.shape[1:] != self.shape:
+            raise UserError(
+                f"{listing.folder}: the images are {list(images.shape[1:])}, expected {list(self.shape)}"
+            )
+        return images, torch.argsort(order)

@@ -1,11 +1,11 @@
-"""What a data set is to the harness: uint8 tensors that live on the device."""
+"""What a data set is to the harness: uint8 images, on the device or streamed to it, read through one interface."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,12 +13,49 @@ from torch import Tensor
 from benchmarks.data.corruptions import check_severities
 from benchmarks.data.files.declared import file_set
 from benchmarks.data.files.fetch import ensure
+from benchmarks.data.resampling import resized_crop
 from benchmarks.data.splits import VALIDATION_SHARE, stratified
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.runtime import DATA_VARIABLE, Runtime
 
+if TYPE_CHECKING:
+    from benchmarks.data.corrupted import PublishedCorruptions
+
 SPLITS = ("test", "validation")
 ORIGINS = ("generated", "published")
+
+
+class ImageSet(Protocol):
+    """Images with labels int64 [N]. :class:`Images` are on the device, others are streamed to it."""
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def sizes(self) -> Tensor:
+        """Height and width of every image before it is cut to the size that is read, int64 [N, 2] on the CPU."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: str) -> ImageSet: ...
+
+    def __getitem__(self, chosen: Tensor) -> ImageSet:
+        """The images at the places ``chosen`` int64 [n], in that order."""
+        ...
+
+    def read(
+        self, order: Tensor, batch_size: int, boxes: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of (uint8 images [B, C, H, W], labels [B]), on the device.
+
+        Args:
+            order: places in the set, int64 [n] on the CPU; the last batch may be smaller.
+            batch_size: B.
+            boxes: what to cut out of each image and resize to H x W, int64 [n, 4] in the order of ``order``:
+                top, left, height, width.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,19 +68,35 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, chosen: Tensor) -> Images:
-        return Images(self.images[chosen], self.labels[chosen])
+    @property
+    def sizes(self) -> Tensor:
+        return torch.tensor(self.images.shape[2:]).expand(len(self), 2)
 
     def to(self, device: str) -> Images:
         return Images(self.images.to(device), self.labels.to(device))
+
+    def __getitem__(self, chosen: Tensor) -> Images:
+        return Images(self.images[chosen], self.labels[chosen])
+
+    def read(
+        self, order: Tensor, batch_size: int, boxes: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        order = order.to(self.labels.device)
+        boxes = None if boxes is None else boxes.to(self.labels.device)
+        for start in range(0, len(order), batch_size):
+            here = slice(start, start + batch_size)
+            images = self.images[order[here]]
+            if boxes is not None:
+                images = resized_crop(images, boxes[here])
+            yield images, self.labels[order[here]]
 
 
 @dataclass(frozen=True)
 class DataSet:
     """A loaded data set: the training and the test images and how to normalise them."""
 
-    train: Images
-    test: Images
+    train: ImageSet
+    test: ImageSet
     mean: tuple[float, ...]  # per channel, on the pixel scale 0..1
     std: tuple[float, ...]
 
@@ -57,9 +110,13 @@ class DataSet:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] to float32 with the data set's mean and standard deviation taken out."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
-        return (images.float() / 255 - mean) / std
+        return self.standardise(images.float() / 255)
+
+    def standardise(self, pixels: Tensor) -> Tensor:
+        """As :meth:`normalise`, of pixels on the scale 0 to 1, differentiable."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
+        return (pixels - mean) / std
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """The uint8 images that :meth:`normalise` made ``inputs`` of; the nearest ones if there are none."""
@@ -125,13 +182,14 @@ class Source:
             return own
         return own + sets_of(self.published_sets, self.corruptions)
 
-    def published(self, root: Path, test: Images) -> Mapping[tuple[str, int], Tensor] | None:
-        """The published corruptions of the test images by (type, severity), on their device; None: generate them."""
+    def published(self, root: Path, labels: Tensor) -> PublishedCorruptions | None:
+        """The published corruptions of the test images, whose ``labels`` are these; None: generate them."""
         from benchmarks.data.corrupted import PublishedCorruptions
 
         if self.corrupted == "generated":
             return None
-        return PublishedCorruptions(self.published_sets, self.corruptions, root, test, self.cache)
+        shape = (self.in_channels, self.image_size, self.image_size)
+        return PublishedCorruptions(self.published_sets, self.corruptions, root, labels, shape, self.cache)
 
     def missing(self, root: Path) -> str | None:
         """What of the files is not there, where it was looked for and how to get it; None if all is."""

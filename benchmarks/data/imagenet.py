@@ -1,7 +1,4 @@
-"""ImageNet-1k as class folders: its listing, and which of its classes the smaller test sets have.
-
-Known to the harness so far, so that plans and errors can name it; training on it needs images streamed from disk.
-"""
+"""ImageNet-1k, streamed from class folders; and which of its classes the smaller test sets have."""
 
 from __future__ import annotations
 
@@ -10,9 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.data.dataset import DataSet, Source
+from benchmarks.data.image_cache import Preparation
 from benchmarks.data.image_folder import Listing, list_classes
+from benchmarks.data.streaming import stream
 from benchmarks.errors import UserError
 
+RESIZE = 256
 CLASSES = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -24,25 +24,40 @@ def imagenet_classes(subset: str = "") -> tuple[str, ...]:
 
 
 class ImageNet(Source):
-    """1,281,167 training and 50,000 validation images, each in 1,000 class folders named by WordNet id."""
+    """1,281,167 training and 50,000 validation images in 1,000 class folders each.
+
+    Test images: the shorter side resized to 256, bicubic, the central 224 x 224 pixels. Training images are kept with
+    a shorter side of ``stored_side``, and crops are cut out of those; without ``recipe.min_crop_area`` the central 7/8
+    of the shorter side is seen, as in a test. The DAMP authors cut the central 224 / 256 of the shorter side and resize
+    that, with TensorFlow's bicubic filter, and crop training images out of the original files (``stored_side: 0``).
+
+    Args:
+        stored_side: pixels of the shorter side of decoded training images; about 340 GB for 256. 0: as they are.
+    """
 
     files: ClassVar[str] = "imagenet"
     published_sets: ClassVar[tuple[str, ...]] = ("imagenet_c", "imagenet_c_bar")
-
-    own_mean: ClassVar[tuple[float, ...]] = (
-        0.485,
-        0.456,
-        0.406,
-    )  # of the ResNets; for ViTs 0.5 and 0.5 are set
-    own_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
 
     num_classes = 1000
     in_channels = 3
     image_size = 224
 
-    def missing(self, root: Path) -> str | None:
-        return (
-            super().missing(root) or f"data set imagenet is in {root}, but this version can't stream it yet"
+    def __init__(
+        self,
+        *,
+        stored_side: int = RESIZE,
+        corruptions: dict[str, list[float]] | None = None,
+        corrupted: str = "generated",
+        split: str = "test",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        if stored_side < 0:
+            raise UserError(f"dataset.stored_side={stored_side}: a number of pixels, or 0 to keep all")
+        self.stored_side = stored_side
+        super().__init__(
+            corruptions=corruptions, corrupted=corrupted, split=split, mean=mean, std=std, cache=cache
         )
 
     def listing(self, root: Path, part: str) -> Listing:
@@ -50,4 +65,10 @@ class ImageNet(Source):
         return list_classes(root / "imagenet" / part, imagenet_classes())
 
     def read(self, root: Path) -> DataSet:
-        raise UserError(str(self.missing(root)))
+        train, test, size = self.listing(root, "train"), self.listing(root, "val"), self.image_size
+        return DataSet(
+            stream(train, self.cache, size, Preparation(self.stored_side), share=size / RESIZE),
+            stream(test, self.cache, size, Preparation(RESIZE, crop=size)),
+            mean=(0.485, 0.456, 0.406),  # as for the authors' ResNets; their ViTs have 0.5 and 0.5
+            std=(0.229, 0.224, 0.225),
+        )

@@ -64,7 +64,7 @@ class OwnData(Source):
         parts = kept(cache, key, lambda: self._parts(**options))
         self._data = _checked(self.path, parts)
         self.num_classes = int(self._data.train.labels.max()) + 1
-        self.in_channels, self.image_size = self._data.train.images.shape[1:3]
+        self.in_channels, self.image_size = parts["train_images"].shape[1:3]
         super().__init__(**settings)
 
     def read(self, root: Path) -> DataSet:

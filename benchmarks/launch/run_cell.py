@@ -15,6 +15,7 @@ from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.errors import UserError
+from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
@@ -33,6 +34,7 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     Builds all that the training needs, so that nothing is found wrong only after other cells have run; and
     downloads missing data if that is allowed, so that worker processes find it there.
     """
+    check_installed(cell.evaluation)
     source = _source(cell, runtime)
     problem = None if runtime.download else source.missing(runtime.data_folder)
     model, method = build(cell, source, "cpu")
@@ -153,7 +155,7 @@ def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[Da
             source,
             on_device,
             cell.evaluation.corruptions,
-            source.published(runtime.data_folder, on_device.test),
+            source.published(runtime.data_folder, on_device.test.labels),
         ),
     )
     return on_device, images

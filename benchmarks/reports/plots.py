@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy import stats
 
+from benchmarks.reports import aggregates
+from benchmarks.reports.aggregates import CLEAN
 from benchmarks.reports.measures import SEVERITIES, corruption_types
 from benchmarks.tables.table import Row, Table
 
@@ -121,17 +123,15 @@ def corruption_errors(evidence: Evidence, panel: str) -> dict[str, dict[str, flo
     baseline = evidence.table.row(evidence.table.baseline or evidence.table.rows[0].name)
     lines = evidence.lines[panel]
     card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
-    metrics = {"clean": "clean.error"}
+    metrics = {CLEAN: "clean.error"}
     metrics |= {name: f"type.{name}.error" for name in (corruption_types(card) if card else ())}
-    divisors = {name: evidence.sample(panel, baseline, metric).mean for name, metric in metrics.items()}
-    table = {}
-    for line in lines:
-        means = {name: evidence.sample(panel, line.row, metric).mean for name, metric in metrics.items()}
-        table[line.row.title] = {
-            name: mean / divisor if mean is not None and (divisor := divisors[name]) else math.nan
-            for name, mean in means.items()
-        }
-    return table
+
+    def means(row: Row) -> dict[str, float]:
+        found = {name: evidence.sample(panel, row, metric).mean for name, metric in metrics.items()}
+        return {name: error for name, error in found.items() if error is not None}
+
+    none, divisors = dict.fromkeys(metrics, math.nan), means(baseline)
+    return {line.row.title: none | aggregates.corruption_errors(means(line.row), divisors) for line in lines}
 
 
 def _heat_map(axis: Axes, table: dict[str, dict[str, float]]) -> None:

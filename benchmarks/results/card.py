@@ -4,8 +4,10 @@
     id          content hash of the cell, also the file's name
     status      "finished" or "diverged"
     cell        the full config: method, model, dataset, recipe, evaluation, protocol, scale, seed
-    metrics     {mode: {"clean": M, "corrupted": {type: M5}}}; null where the run diverged.
-                mode is "plain", for WAS also "shadow".
+    metrics     {mode: {"clean": M, "corrupted": {type: M5}, "attacks": {name: M and the attack's parameters}}};
+                null where the run diverged. mode is "plain", for WAS also "shadow"; without attacks the key is
+                left out. Parameters: "epsilon" (largest change of a pixel on the scale 0 to 1), for PGD also
+                "steps" and "step_size".
                 M  = {"n": int, "error": %, "top3_error": %, "nll": nats, "ece": fraction}
                 M5 = the same keys but "n", each a list over severities 1..5
     corrupted_images  {type: "generated" | "published"}: where the corrupted test images came from (not in older
@@ -31,6 +33,7 @@ STATUSES = ("finished", "diverged")
 REQUIRED = ("schema", "id", "status", "cell", "metrics", "diverged_at", "curve", "cost", "provenance")
 
 MEASURED = ("error", "top3_error", "nll", "ece")
+ATTACKS = ("fgsm", "pgd", "autoattack")
 COSTS = (
     "parameters",
     "macs",
@@ -81,6 +84,8 @@ def _check_numbers(card: Card) -> None:
                 _numbers(key, *values[key])
         for key in ("n", *MEASURED):
             _numbers(key, metrics["clean"][key])
+        for values in metrics.get("attacks", {}).values():
+            _numbers("attacks", *(values[key] for key in ("n", "epsilon", *MEASURED)))
     for entry in card["curve"]:
         _numbers("curve", entry["epoch"], entry["step"], entry["lr"], entry["loss"])
     for key in COSTS:

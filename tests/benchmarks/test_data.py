@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from benchmarks.cell import Recipe
-from benchmarks.data.batches import crop, epoch_batches, steps_per_epoch
+from benchmarks.data.augmentation import crop
+from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from benchmarks.data.dataset import DataSet, Images
 from benchmarks.data.digits import Digits

@@ -49,7 +49,7 @@ def _declare_arrays(declare: Declare, files: dict[str, bytes], published: bool =
 
 
 def _read(root: Path, test: Images) -> PublishedCorruptions:
-    return PublishedCorruptions(["set_c"], TYPES, root, test, root / "cache")
+    return PublishedCorruptions(["set_c"], TYPES, root, test.labels, (3, 4, 4), root / "cache")
 
 
 def test_arrays_are_read_by_type_and_severity(declare: Declare, tmp_path: Path, test_images: Images) -> None:
