@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tarfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from benchmarks.data.files.declared import FileSet
 
 Declare = Callable[..., FileSet]
-ROOT = Path(__file__).resolve().parent.parent
-CIFAR10 = Path(os.environ.get("WEIGHTAUG_CIFAR10", ROOT / ".." / "shared" / "data"))
-"""The genuine CIFAR-10 in lossless form, with the script that makes the original files of it."""
 
 
 def md5(content: bytes) -> str:

@@ -95,18 +95,19 @@ def _where(sets: list[FileSet], root: Path, named: bool) -> int:
 def _fetch(sets: list[FileSet], root: Path, named: bool) -> int:
     """Have all files of the sets there and checked; what is there and right is left alone."""
     from benchmarks.data.files.fetch import obtain
-    from benchmarks.data.files.progress import watching
     from benchmarks.runtime import DATA_VARIABLE
 
-    with watching() as watcher:
-        for files in sets:
-            for download in files.downloads:
-                if not _problems(files, download, root):
-                    continue
-                if not download.url:
-                    raise UserError(str(files.missing(root, DATA_VARIABLE)))
-                obtain(files, download, root, watcher)
-            print(f"{files.name}: {_state(files, root)}, checked")
+    for files in sets:
+        for download in files.downloads:
+            problems = _problems(files, download, root)
+            if problems and not download.url:
+                raise UserError(
+                    files.missing(root, DATA_VARIABLE) or f"{problems[0]}: {files.prepare} ({files.page})"
+                )
+            if not problems:
+                continue
+            obtain(files, download, root)
+        print(f"{files.name}: {_state(files, root)}, checked")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -129,7 +129,7 @@ class Source:
     """Where a data set comes from. A subclass is what a config's ``_target_`` names; it has :meth:`read`.
 
     Args:
-        corruptions: a corruption's name -> its parameter at severities 1 to 5
+        corruptions: a corruption's name -> its parameters at severities 1 to 5
             (see :mod:`benchmarks.data.corruptions`).
         corrupted: where the corrupted test images come from: ``generated`` here, or ``published`` as the authors of
             CIFAR-10-C and the like released them. Never chosen by what happens to be there: a cell's id says it.
@@ -150,7 +150,7 @@ class Source:
     def __init__(
         self,
         *,
-        corruptions: dict[str, list[float]] | None = None,
+        corruptions: dict[str, list[Any]] | None = None,
         corrupted: str = "generated",
         split: str = "test",
         mean: list[float] | None = None,

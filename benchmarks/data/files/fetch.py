@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from benchmarks.data.files.checks import CHUNK, Recorded, Tell, check
 from benchmarks.data.files.declared import Download, FileSet
+from benchmarks.data.files.progress import Watcher, watching
 from benchmarks.data.files.unpack import unpack
 from benchmarks.errors import UserError, one_line
 from benchmarks.runtime import DATA_VARIABLE
@@ -32,17 +33,7 @@ BROKEN = (OSError, http.client.HTTPException)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class Watcher:
-    """Is told what is being done. The command line shows it as a bar; by default nothing is shown."""
-
-    def begin(self, what: str, total: int | None, done: int = 0) -> Tell:
-        return lambda count: None
-
-
-SILENT = Watcher()
-
-
-def ensure(files: FileSet, root: Path, download: bool, watcher: Watcher = SILENT) -> None:
+def ensure(files: FileSet, root: Path, download: bool) -> None:
     """Have every part of ``files`` below ``root``: unpack archives that lie there, fetch what is missing if allowed.
 
     Raises:
@@ -53,15 +44,15 @@ def ensure(files: FileSet, root: Path, download: bool, watcher: Watcher = SILENT
             continue
         if not item.url or not (download or (item.contents and (root / item.file).is_file())):
             raise UserError(str(files.missing(root, DATA_VARIABLE)))
-        obtain(files, item, root, watcher)
+        obtain(files, item, root)
 
 
-def obtain(files: FileSet, item: Download, root: Path, watcher: Watcher = SILENT) -> None:
+def obtain(files: FileSet, item: Download, root: Path) -> None:
     """Have one published file below ``root``, checked, and unpacked if it is an archive; fetch it if it isn't there."""
     path = root / item.file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0), watching() as watcher:
             if not path.is_file():
                 _fetch(files, item, path, watcher)
             elif item.checksum:

@@ -16,8 +16,16 @@ from rich.progress import (
 )
 
 from benchmarks.data.files.checks import Tell
-from benchmarks.data.files.fetch import Watcher
 from benchmarks.terminal import note
+
+
+class Watcher:
+    """Says what is being done in a line on stderr. ``begin`` returns what is then told of every piece that is done."""
+
+    def begin(self, what: str, total: int | None, done: int = 0) -> Tell:
+        size = f", {total:,} bytes" if total else ""
+        note(f"{what}{size}{f', {done:,} of them there' if done else ''}")
+        return lambda count: None
 
 
 class _Bar(Watcher):
@@ -29,19 +37,12 @@ class _Bar(Watcher):
         return lambda count: self.progress.advance(task, count)
 
 
-class _Lines(Watcher):
-    def begin(self, what: str, total: int | None, done: int = 0) -> Tell:
-        size = f", {total:,} bytes" if total else ""
-        note(f"{what}{size}{f', {done:,} of them there' if done else ''}")
-        return lambda count: None
-
-
 @contextmanager
 def watching() -> Iterator[Watcher]:
-    """A watcher that shows what is done on stderr."""
+    """What shows on stderr what is done."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines()
+        yield Watcher()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:

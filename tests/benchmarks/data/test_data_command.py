@@ -99,6 +99,7 @@ def test_folders_are_verified_by_their_count_and_files_by_what_was_recorded(weig
     Path("data/notes.txt").write_text("first")
     assert weightaug("data", "verify", "handmade").returncode == 0
     Path("data/photos/cat/2.jpg").unlink()
+    assert "holds 2 images, expected 3: take them" in weightaug("data", "fetch", "handmade").stderr
     Path("data/notes.txt").write_text("second")
     done = weightaug("data", "verify", "handmade")
     assert done.returncode == 2

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,9 +150,17 @@ def _sixteen_bits(path: Path) -> None:
 
 
 def _sixteen_bit_colour(path: Path) -> None:
-    import cv2
+    """A PNG with 16 bits in each of three channels, which PIL can read but not write."""
 
-    cv2.imwrite(str(path), np.full((SIDE, SIDE, 3), 40_000, np.uint16))
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    head = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
+    rows = (b"\0" + bytes(range(6 * SIDE))) * SIDE
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
 
 
 BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {

@@ -7,17 +7,13 @@ import hashlib
 import io
 import pickle
 import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from declared_files import CIFAR10 as CIFAR10_FOLDER
 from declared_files import Declare, md5, tar
 from PIL import Image
 from scipy.io import savemat
@@ -146,23 +142,10 @@ def test_missing_cifar10_says_what_where_and_how(tmp_path: Path) -> None:
         assert part in str(error.value)
 
 
-@pytest.fixture(scope="session")
-def genuine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data folder with the genuine CIFAR-10."""
-    if not (CIFAR10_FOLDER / "unpack.py").is_file():
-        pytest.skip(
-            "the genuine CIFAR-10 is not here; WEIGHTAUG_CIFAR10 may name the folder of its unpack.py"
-        )
-    folder = tmp_path_factory.mktemp("genuine")
-    subprocess.run(
-        [sys.executable, CIFAR10_FOLDER / "unpack.py", "cifar-10", folder], check=True, capture_output=True
-    )
-    yield folder
-    shutil.rmtree(folder)
-
-
-def test_the_genuine_cifar10_has_the_papers_constants_and_a_fixed_validation_split(genuine: Path) -> None:
-    data = CIFAR10().load(genuine)
+def test_the_genuine_cifar10_has_the_papers_constants_and_a_fixed_validation_split(
+    genuine_cifar10: Path,
+) -> None:
+    data = CIFAR10().load(genuine_cifar10)
     assert (data.train.images.shape, data.test.images.shape) == ((50_000, 3, 32, 32), (10_000, 3, 32, 32))
     assert data.train.labels.bincount().tolist() == [5000] * 10
     assert data.test.labels.bincount().tolist() == [1000] * 10
