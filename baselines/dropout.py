@@ -160,7 +160,7 @@ class Dropout(Method):
             loss = criterion(self.model(x), y)
         finally:
             self._active = False
-        backpropagate(loss)
+        backpropagate(loss, self.model)
         return loss.detach()
 
     def _output_hook(self, place: int, module: nn.Module, args: Any, output: Any) -> Any:

@@ -74,10 +74,11 @@ class _SharpnessAware(Method):
         parallel = distributed(self.model)
         with nullcontext() if parallel is None else parallel.no_sync():
             loss = criterion(self.copies.forward(clean, x), y)
-            gradients = differentiate(loss, clean)
+            gradients = differentiate(loss, clean, self.model)
         shifts = self._ascent(trained, gradients, self.copies.sizes(len(x)))
         uphill = {name: trained[name] + shift for name, shift in shifts.items()}
-        backpropagate(criterion(self.copies.forward(uphill, x, self.statistics == "first"), y))
+        loss_uphill = criterion(self.copies.forward(uphill, x, self.statistics == "first"), y)
+        backpropagate(loss_uphill, self.model)
         return loss.detach()
 
     @torch.no_grad()

@@ -29,8 +29,6 @@ class WeightCopies:
     A batch whose size N is no multiple of M is split into contiguous sub-batches whose sizes differ by one,
     the larger ones first; nothing is dropped.
 
-    Not supported: activation checkpointing, which would recompute with the model's own weights.
-
     Args:
         model: any module that maps [N, ...] to a tensor [N, ...]; may be wrapped by DistributedDataParallel, before
             or after torch.compile.

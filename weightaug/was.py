@@ -236,7 +236,7 @@ class WAS(Method):
             return self.within.backward(criterion, x, y)
         shadow = self.shadow(self.draw(self.step, "transform"))
         loss = criterion(functional_call(self.model, shadow, (x,)), y)
-        backpropagate(loss)
+        backpropagate(loss, self.model)
         return loss.detach()
 
     def _predict(self, x: Tensor, mode: str) -> Tensor:
