@@ -165,7 +165,7 @@ def test_activation_checkpointing_is_right_or_an_error(make: Make, reentrant: bo
         assert method.model.stem.weight.grad.abs().sum() > 0
     else:  # of a reentrant one torch itself refuses SAM's first gradient
         with pytest.raises(
-            (ValueError, RuntimeError), match="activation checkpointing would|use_reentrant=True"
+            (ValueError, RuntimeError), match=r"activation checkpointing would|use_reentrant=True"
         ):
             method.backward(F.cross_entropy, x, y)
         assert method.step == 0
