@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightaug.kernel_draws import LayerDraw, kernel_size, support
-from weightaug.was import WAS, unwrapped, shadow_layers, shadow_weights
+from weightaug.was import WAS, shadow_layers, shadow_weights
+from weightaug.wrappers import unwrap
 
 Conv = nn.Conv1d | nn.Conv2d
 
@@ -73,7 +74,7 @@ def materialise(
     weights = {name: layer.weight for name, layer in layers.items()}
     shadows = shadow_weights(weights, draws, coefficients)
     memo: dict[int, object] = {}
-    result = copy.deepcopy(unwrapped(network), memo)
+    result = copy.deepcopy(unwrap(network)[-1], memo)
     copies = {name: memo[id(layer)] for name, layer in layers.items()}
     for name, layer in copies.items():
         assert isinstance(layer, Conv)

@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.parallel import DistributedDataParallel
 
 from weightaug.copies import WeightCopies
 from weightaug.kernel_draws import LayerDraw, apply, kernel_size
 from weightaug.kernel_transforms import KernelTransform, UserFunction, build_transform
 from weightaug.method import Criterion, Method, backpropagate
 from weightaug.random import RandomSource
+from weightaug.wrappers import PREFIX, distributed, unwrap
 
 
 def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d | nn.Conv2d]:
@@ -45,7 +45,7 @@ def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d
     if not candidates:
         raise ValueError("WAS needs a convolution with a kernel larger than 1x1, and the model has none")
     if layers == "auto":
-        layers = getattr(unwrapped(model), "shadow_layers", layers)
+        layers = getattr(unwrap(model)[-1], "shadow_layers", layers)
     if layers == "auto":
         first = convolutions[0][0]
         return {name: module for name, module in candidates.items() if name != first} or candidates
@@ -53,22 +53,11 @@ def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d
         pattern = re.compile(layers)
     except re.error as error:
         raise ValueError(f"layers={layers!r} is not a regular expression ({error})") from error
-    chosen = {name: m for name, m in candidates.items() if pattern.fullmatch(_WRAPPERS.sub("", name))}
+    chosen = {name: m for name, m in candidates.items() if pattern.fullmatch(PREFIX.sub("", name))}
     if not chosen:
-        some = ", ".join(_WRAPPERS.sub("", name) for name in list(candidates)[:4])
+        some = ", ".join(PREFIX.sub("", name) for name in list(candidates)[:4])
         raise ValueError(f"layers={layers!r} matches no convolution larger than 1x1; names look like {some}")
     return chosen
-
-
-_WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
-"""What torch.compile and DistributedDataParallel put before a module's name."""
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch.compile and DistributedDataParallel."""
-    while (inner := model._modules.get("_orig_mod") or getattr(model, "module", None)) is not None:
-        model = inner
-    return model
 
 
 def shadow_weights(
@@ -231,15 +220,19 @@ class WAS(Method):
         return {**stacks, **shadows}
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
-        if self.coefficients is None or not isinstance(self.model, DistributedDataParallel):
+        parallel = distributed(self.model)
+        if self.coefficients is None or parallel is None:
             return self._gradient(criterion, x, y)
         # DistributedDataParallel averages the gradients of the model's own parameters only.
         before, self.coefficients.grad = self.coefficients.grad, None
-        loss = self._gradient(criterion, x, y)
-        if self.coefficients.grad is not None:
-            dist.all_reduce(self.coefficients.grad)
-            self.coefficients.grad /= dist.get_world_size()
-            self.coefficients.grad += 0 if before is None else before
+        try:
+            loss = self._gradient(criterion, x, y)
+            if (own := self.coefficients.grad) is not None:
+                dist.all_reduce(own, group=parallel.process_group)
+                own /= dist.get_world_size(parallel.process_group)
+                before = own if before is None else before + own
+        finally:
+            self.coefficients.grad = before
         return loss
 
     def _gradient(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
@@ -247,7 +240,7 @@ class WAS(Method):
             return self.within.backward(criterion, x, y)
         shadow = self.shadow(self.draw(self.step, "transform"))
         loss = criterion(functional_call(self.model, shadow, (x,)), y)
-        backpropagate(loss)
+        backpropagate(loss, self.model)
         return loss.detach()
 
     def _predict(self, x: Tensor, mode: str) -> Tensor:
