@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.cell import Cell
 from benchmarks.cost.dom_savings import DomCost, dom_cost, outcomes
@@ -37,6 +37,8 @@ class Split:
 
     data: DataSet
     """The data set with the images to train on alone as its ``train``."""
+    images: Tensor
+    """Those images, uint8 [N, C, H, W]."""
     selection: Images
     """What the search measures draws on."""
     confirmation: Images
@@ -91,8 +93,16 @@ def split(data: DataSet, seed: int) -> Split:
     if part == 0:
         raise UserError(f"{len(order)} training images are too few to hold some out; use a larger data set")
     chosen = order.split([part, part, len(order) - 2 * part])
-    selection, confirmation, fit = (Images(data.train.images[i], data.train.labels[i]) for i in chosen)
-    return Split(replace(data, train=fit), selection, confirmation)
+    selection, confirmation, fit = (data.train[i] for i in chosen)
+    if (
+        not isinstance(selection, Images)
+        or not isinstance(confirmation, Images)
+        or not isinstance(fit, Images)
+    ):
+        raise UserError(
+            "the search measures on images in memory, and this data set is streamed; use a smaller one"
+        )
+    return Split(replace(data, train=fit), fit.images, selection, confirmation)
 
 
 def train(cell: Cell, source: Source, parts: Split, device: str) -> WAS:
@@ -133,7 +143,7 @@ def trade_off(
     Raises:
         UserError: a budget that is no share or cannot be reached, a transform with endlessly many outcomes.
     """
-    images = parts.data.train.images
+    images = parts.images
     cost = check_budgets(method, tuple(images.shape[1:]), budgets)
     measured = _Measurement(method, parts, batch_size)
     search = DrawSearch(cost, candidates(method, cost), measured.score)
@@ -187,7 +197,7 @@ class _Measurement:
     def __init__(self, method: WAS, parts: Split, batch_size: int) -> None:
         self.method, self.parts = method, parts
         normalise = parts.data.normalise
-        batches = parts.data.train.images.split(batch_size)[:REESTIMATION_BATCHES]
+        batches = parts.images.split(batch_size)[:REESTIMATION_BATCHES]
         self.batches = [normalise(batch) for batch in batches]
         self.inputs = {
             id(part): [normalise(batch) for batch in part.images.split(EVALUATION_BATCH)]

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from benchmarks import config
-from benchmarks.cell import PROTOCOL_VERSION, Cell
+from benchmarks.cell import PROTOCOL_VERSION, Cell, Component
 from benchmarks.data.dataset import Source
 from benchmarks.errors import UserError
 from benchmarks.results.card import Card, DamagedCardError
@@ -55,10 +56,14 @@ class Trained:
     card: Card
     place: Path
     path: Path
+    named: Cell | None = None
+    """The cell, where its settings named it."""
 
     @cached_property
     def cell(self) -> Cell:
-        """The cell, made from the card's config."""
+        """The cell, made from the card's config where it is not known."""
+        if self.named is not None:
+            return self.named
         try:
             return config.cell_of(self.card["cell"])
         except UserError as error:
@@ -66,6 +71,9 @@ class Trained:
 
     @cached_property
     def source(self) -> Source:
+        """The cell's data set; of own files that only the card tells of, no more than the shapes is known."""
+        if self.cell.dataset.content and self.named is None:
+            return _Elsewhere(read(self.path).inputs, self.cell.dataset)
         source: Source = self.cell.dataset.build()
         return source
 
@@ -99,6 +107,18 @@ class Trained:
             )
 
 
+class _Elsewhere(Source):
+    """A data set of own files, which lie nobody knows where."""
+
+    def __init__(self, inputs: dict[str, Any], dataset: Component) -> None:
+        self.num_classes, self.in_channels = inputs["classes"], inputs["channels"]
+        self.image_size, self.name = inputs["size"], dataset.name
+        super().__init__(corruptions=dataset.arguments.get("corruptions"))
+
+    def missing(self, root: Path) -> str | None:
+        return f"the card does not say where the images of dataset={self.name} lie; name the cell by its settings"
+
+
 def find(arguments: Sequence[str]) -> tuple[Trained, Runtime]:
     """The finished cell that a command line names, by id, start of an id or folder, or by its settings."""
     names = [text for text in arguments if "=" not in text or (Path(text) / CARD).is_file()]
@@ -118,7 +138,7 @@ def _by_cell(cell: Cell, store: Store) -> Trained:
             f"cell {cell.id} ({cell.label}) is not finished in the store {store.folder}; train it with `weightaug run` "
             "and the same settings"
         )
-    return _checked(store.cards / f"{cell.id}.json", store.weights(cell.id))
+    return _checked(store.cards / f"{cell.id}.json", store.weights(cell.id), cell)
 
 
 def _by_name(name: str, folder: Path) -> Trained:
@@ -144,7 +164,7 @@ def _full_id(start: str, store: Store) -> str:
     )
 
 
-def _checked(place: Path, weights: Path) -> Trained:
+def _checked(place: Path, weights: Path, named: Cell | None = None) -> Trained:
     """The card at ``place`` with its weights, or an error that says why there are none."""
     try:
         card = parse_card(place)
@@ -166,4 +186,4 @@ def _checked(place: Path, weights: Path) -> Trained:
             f"cell {card['id']} has no weights in {weights}, {why}; to train it once more move {place} away and run "
             "the cell again with weights=keep"
         )
-    return Trained(card, place, weights)
+    return Trained(card, place, weights, named)
