@@ -15,7 +15,7 @@ from benchmarks.results.store import Store
 from benchmarks.results.weights import save
 from benchmarks.training.trainer import Trainer
 
-INPUTS = {"channels": 1, "size": 8, "mean": [0.3], "std": [0.4]}
+INPUTS = {"classes": 10, "channels": 1, "size": 8, "mean": [0.3], "std": [0.4]}
 
 
 def trained(store: Store, overrides: Sequence[str], data: DataSet | None = None) -> Trainer:
