@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, target: Path) -> None
     )  # the system refuses to write more to a file
     try:
         with pytest.raises(
-            UserError, match="can't be unpacked into .*: File too large; nothing was changed there"
+            UserError, match=r"can't be unpacked into .*: File too large; nothing was changed there"
         ):
             unpack(archive, target)
     finally:
