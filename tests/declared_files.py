@@ -6,6 +6,9 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
 
 from benchmarks.data.files.declared import FileSet
 
@@ -25,3 +28,17 @@ def tar(members: Mapping[str, bytes]) -> bytes:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return packed.getvalue()
+
+
+def declared(name: str, content: bytes, **more: Any) -> dict[str, Any]:
+    return {
+        "file": name,
+        "url": f"https://example.org/{name}",
+        "size": len(content),
+        "md5": md5(content),
+        **more,
+    }
+
+
+def pixels(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

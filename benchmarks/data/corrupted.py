@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.data.corruptions import SEVERITIES
-from benchmarks.data.decode import decoded
+from benchmarks.data.decode import decode, decoded
 from benchmarks.data.files.checks import Recorded, check
 from benchmarks.data.files.declared import FileSet, file_set
-from benchmarks.data.image_folder import list_classes
+from benchmarks.data.image_folder import Listing, list_classes
 from benchmarks.errors import UserError, one_line
 from benchmarks.terminal import warn
 
 LABELS = "labels"
+KEPT_BYTES = 1 << 30
+"""Folders of images that take more than this are not kept decoded: ImageNet-C would be 7.5 GB a severity."""
 
 
 @cache
@@ -51,7 +54,7 @@ def sets_of(names: Sequence[str], types: Iterable[str]) -> tuple[str, ...]:
 class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
     """Published corrupted test images by (type, severity): uint8 [N, C, H, W], in the order of the test labels.
 
-    Nothing is read before it is asked for: arrays are mapped into memory, folders decoded once and then mapped.
+    Nothing is read before it is asked for: arrays are mapped into memory, small folders decoded once and then mapped.
 
     Args:
         names: the published sets to read from.
@@ -79,7 +82,7 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
             kind: (file_set(name), *types_of(name)[kind]) for kind in types for name in sets_of(names, [kind])
         }
         self._arrays: dict[str, np.ndarray] = {}
-        self._folders: dict[str, tuple[Tensor, Tensor]] = {}
+        self._folders: dict[str, tuple[Listing, Tensor, Tensor | None]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return ((kind, severity) for kind in self._sets for severity in SEVERITIES)
@@ -151,11 +154,20 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
         folder = f"{part}/{severity}"
         if folder not in self._folders:
             self._folders[folder] = self._open_folder(files, self.root / folder)
-        images, place_of = self._folders[folder]
-        return images[place_of[places]]
+        listing, place_of, whole = self._folders[folder]
+        chosen = place_of[places]
+        images = decode(listing[chosen], channels=self.shape[0]) if whole is None else whole[chosen]
+        if images.shape[1:] != self.shape:
+            raise UserError(
+                f"{listing.folder}: the images are {list(images.shape[1:])}, expected {list(self.shape)}"
+            )
+        return images
 
-    def _open_folder(self, files: FileSet, folder: Path) -> tuple[Tensor, Tensor]:
-        """(images, where among them that of each test image is): of each class they come in the same order."""
+    def _open_folder(self, files: FileSet, folder: Path) -> tuple[Listing, Tensor, Tensor | None]:
+        """(images, where among them that of each test image is, all decoded): the n-th of a class is its n-th here.
+
+        Where they are too many to be kept decoded, they are decoded when they are asked for.
+        """
         listing = list_classes(folder)
         order = torch.argsort(self.labels, stable=True)
         if not torch.equal(self.labels[order], listing.labels):
@@ -163,9 +175,6 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
                 f"{listing.folder} holds {len(listing):,} images of {len(listing.classes)} classes, not as many of "
                 f"each class as the {len(self.labels):,} test images; get it again from {files.page}"
             )
-        images = decoded(listing, self.cache, channels=self.shape[0])
-        if images.shape[1:] != self.shape:
-            raise UserError(
-                f"{listing.folder}: the images are {list(images.shape[1:])}, expected {list(self.shape)}"
-            )
-        return images, torch.argsort(order)
+        small = len(listing) * prod(self.shape) <= KEPT_BYTES
+        whole = decoded(listing, self.cache, channels=self.shape[0]) if small else None
+        return listing, torch.argsort(order), whole

@@ -33,6 +33,10 @@ class Listing:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getitem__(self, chosen: Tensor) -> Listing:
+        files = tuple(self.files[place] for place in chosen.tolist())
+        return Listing(self.folder, self.classes, files, self.labels[chosen])
+
     def signature(self) -> list[tuple[str, int, int]]:
         """(file, bytes, time of the last change) of every image: changes when a file does."""
         stats = ((file, (self.folder / file).stat()) for file in self.files)

@@ -148,6 +148,20 @@ def _declare_folders(declare: Declare) -> None:
     declare("set_c", folder="SET-C", layout="severities", downloads=[item])
 
 
+def test_large_folders_are_decoded_only_where_they_are_asked_for(
+    declare: Declare, tmp_path: Path, test_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _folders(tmp_path, ["n1", "n2", "n3"], 2)
+    _declare_folders(declare)
+    monkeypatch.setattr("benchmarks.data.corrupted.KEPT_BYTES", 0)
+    (tmp_path / "SET-C/contrast/1/n1/1.png").write_bytes(b"damaged")
+    published = _read(tmp_path, test_images)
+    assert published.read("contrast", 1, torch.tensor([3, 0]))[:, 0, 0, 0].tolist() == [21, 20]
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(UserError, match=r"1 of 1 images can't be used: n1/1.png"):
+        published.read("contrast", 1, torch.tensor([4]))
+
+
 def test_folders_are_read_in_the_order_of_the_test_labels(
     declare: Declare, tmp_path: Path, test_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:

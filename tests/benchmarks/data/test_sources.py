@@ -6,16 +6,13 @@ import gzip
 import hashlib
 import io
 import pickle
-import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from declared_files import Declare, md5, tar
-from PIL import Image
+from declared_files import Declare, declared, md5, pixels, tar
 from scipy.io import savemat
 from torchvision import datasets
 from web_server import Web
@@ -27,26 +24,9 @@ from benchmarks.data.dataset import DataSet, Source
 from benchmarks.data.digits import Digits
 from benchmarks.data.fashion_mnist import FashionMNIST
 from benchmarks.data.files.declared import file_set
-from benchmarks.data.image_folder import list_classes
-from benchmarks.data.imagenet import ImageNet, imagenet_classes
 from benchmarks.data.statistics import channel_statistics
 from benchmarks.data.svhn import SVHN
-from benchmarks.data.tinyimagenet import TinyImageNet
 from benchmarks.errors import UserError
-
-
-def _item(name: str, content: bytes, **more: Any) -> dict[str, Any]:
-    return {
-        "file": name,
-        "url": f"https://example.org/{name}",
-        "size": len(content),
-        "md5": md5(content),
-        **more,
-    }
-
-
-def _pixels(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def test_declared_checksums_are_those_that_torchvision_publishes() -> None:
@@ -83,12 +63,12 @@ def _cifar(declare: Declare, web: Web, name: str, key: str) -> dict[str, bytes]:
     """A small archive laid out like CIFAR's."""
     files = {"cifar10": ("data_batch_1", "test_batch"), "cifar100": ("train", "test")}[name]
     members = {
-        f"small/{file}": pickle.dumps({"data": _pixels(seed, 20, 3072), key: [*range(10), *range(10)]})
+        f"small/{file}": pickle.dumps({"data": pixels(seed, 20, 3072), key: [*range(10), *range(10)]})
         for seed, file in enumerate(files)
     }
     web.files["small.tar.gz"] = tar(members)
     contents = {part: md5(content) for part, content in members.items()}
-    declare(name, downloads=[_item("small.tar.gz", web.files["small.tar.gz"], contents=contents)])
+    declare(name, downloads=[declared("small.tar.gz", web.files["small.tar.gz"], contents=contents)])
     return members
 
 
@@ -100,8 +80,8 @@ def test_cifar_is_fetched_and_checked(
 ) -> None:
     _cifar(declare, web, name, key)
     data = source().load(tmp_path, download=True)
-    assert torch.equal(data.train.images, torch.from_numpy(_pixels(0, 20, 3, 32, 32)))
-    assert torch.equal(data.test.images, torch.from_numpy(_pixels(1, 20, 3, 32, 32)))
+    assert torch.equal(data.train.images, torch.from_numpy(pixels(0, 20, 3, 32, 32)))
+    assert torch.equal(data.test.images, torch.from_numpy(pixels(1, 20, 3, 32, 32)))
     assert data.test.labels.tolist() == [*range(10), *range(10)]
     again = source().load(tmp_path)  # now without the server
     assert torch.equal(again.train.images, data.train.images)
@@ -213,25 +193,25 @@ def _idx(array: np.ndarray) -> bytes:
 
 def _fashion(declare: Declare, web: Web) -> None:
     for part, seed, count in (("train", 0, 30), ("t10k", 1, 20)):
-        web.files[f"{part}-images-idx3-ubyte.gz"] = _idx(_pixels(seed, count, 28, 28))
+        web.files[f"{part}-images-idx3-ubyte.gz"] = _idx(pixels(seed, count, 28, 28))
         web.files[f"{part}-labels-idx1-ubyte.gz"] = _idx(np.arange(count, dtype=np.uint8) % 10)
-    items = [_item(f"FashionMNIST/raw/{name}", content) for name, content in web.files.items()]
+    items = [declared(f"FashionMNIST/raw/{name}", content) for name, content in web.files.items()]
     declare("fashion_mnist", downloads=items)
 
 
 def test_fashion_mnist(declare: Declare, web: Web, tmp_path: Path) -> None:
     _fashion(declare, web)
     data = FashionMNIST().load(tmp_path, download=True)
-    assert torch.equal(data.train.images[:, 0], torch.from_numpy(_pixels(0, 30, 28, 28)))
+    assert torch.equal(data.train.images[:, 0], torch.from_numpy(pixels(0, 30, 28, 28)))
     assert data.test.labels.tolist() == [*range(10), *range(10)]
-    pixels = data.train.images.double() / 255
-    assert data.mean == pytest.approx([float(pixels.mean())], abs=1e-12)
-    assert data.std == pytest.approx([float(pixels.std(correction=0))], abs=1e-12)
+    values = data.train.images.double() / 255
+    assert data.mean == pytest.approx([float(values.mean())], abs=1e-12)
+    assert data.std == pytest.approx([float(values.std(correction=0))], abs=1e-12)
 
 
 def test_a_file_of_another_format_is_named(declare: Declare, web: Web, tmp_path: Path) -> None:
     web.files |= {f"{p}-idx-ubyte.gz": b"no gzip" for p in ("train-images", "train-labels", "t10k-images")}
-    declare("fashion_mnist", downloads=[_item(name, content) for name, content in web.files.items()])
+    declare("fashion_mnist", downloads=[declared(name, content) for name, content in web.files.items()])
     with pytest.raises(UserError, match="is not an array in the MNIST format"):
         FashionMNIST().load(tmp_path, download=True)
 
@@ -240,110 +220,12 @@ def test_svhn_calls_the_digit_0_by_the_label_0(declare: Declare, web: Web, tmp_p
     for seed, part in enumerate(("train", "test")):
         packed = io.BytesIO()
         labels = np.array([[10], [1], [9], [10]], dtype=np.uint8)
-        savemat(packed, {"X": _pixels(seed, 32, 32, 3, 4), "y": labels})
+        savemat(packed, {"X": pixels(seed, 32, 32, 3, 4), "y": labels})
         web.files[f"{part}_32x32.mat"] = packed.getvalue()
-    declare("svhn", downloads=[_item(f"svhn/{name}", content) for name, content in web.files.items()])
+    declare("svhn", downloads=[declared(f"svhn/{name}", content) for name, content in web.files.items()])
     data = SVHN().load(tmp_path, download=True)
     assert data.train.labels.tolist() == [0, 1, 9, 0]
-    assert torch.equal(data.test.images[2, 1], torch.from_numpy(_pixels(1, 32, 32, 3, 4)[:, :, 1, 2]))
-
-
-def _jpeg(seed: int, size: int = 64, mode: str = "RGB") -> bytes:
-    packed = io.BytesIO()
-    Image.fromarray(_pixels(seed, size, size, 3)).convert(mode).save(packed, "JPEG")
-    return packed.getvalue()
-
-
-def _tiny(declare: Declare, web: Web, monkeypatch: pytest.MonkeyPatch, size: int = 64) -> dict[str, int]:
-    """A small archive laid out like TinyImageNet's, with three classes; returns the label of each validation image."""
-    monkeypatch.setattr(TinyImageNet, "num_classes", 3)
-    monkeypatch.setattr("benchmarks.data.tinyimagenet.PER_CLASS", {"train": 2, "val": 2})
-    wnids, packed = ["n03", "n01", "n02"], io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        for number in range(6):
-            wnid = wnids[number % 3]
-            mode = "L" if number == 4 else "RGB"  # as in the true one, some are grey
-            image = f"tiny-imagenet-200/train/{wnid}/images/{wnid}_{number}.JPEG"
-            archive.writestr(image, _jpeg(number, size, mode))
-            archive.writestr(f"tiny-imagenet-200/val/images/val_{number}.JPEG", _jpeg(10 + number, size))
-        for wnid in wnids:
-            archive.writestr(f"tiny-imagenet-200/train/{wnid}/{wnid}_boxes.txt", "0 0 1 1")
-        rows = [f"val_{number}.JPEG\t{wnids[number % 3]}\t0\t0\t1\t1\n" for number in range(6)]
-        archive.writestr("tiny-imagenet-200/val/val_annotations.txt", "".join(rows))
-    web.files["tiny.zip"] = packed.getvalue()
-    contents = {"tiny-imagenet-200/train": 6, "tiny-imagenet-200/val": 6}
-    declare("tinyimagenet", downloads=[_item("tiny.zip", web.files["tiny.zip"], contents=contents)])
-    return {f"val_{number}.JPEG": sorted(wnids).index(wnids[number % 3]) for number in range(6)}
-
-
-def test_tinyimagenet(declare: Declare, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = _tiny(declare, web, monkeypatch)
-    source = TinyImageNet(cache=tmp_path / "cache")
-    data = source.load(tmp_path, download=True)
-    assert data.train.images.shape == (6, 3, 64, 64)
-    assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert data.test.labels.tolist() == [labels[f"val_{number}.JPEG"] for number in range(6)]
-    folder = tmp_path / "tiny-imagenet-200"
-    with Image.open(folder / "val/images/val_5.JPEG") as image:
-        assert np.array_equal(data.test.images[5].permute(1, 2, 0).numpy(), np.asarray(image))
-    assert data.mean == pytest.approx([0.48031, 0.44814, 0.39763], abs=1e-4)
-    monkeypatch.setattr("benchmarks.data.decode._pixels", None)  # decoded once, then kept
-    assert torch.equal(source.load(tmp_path).train.images, data.train.images)
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (
-            lambda f: (f / "train/n01/images/n01_1.JPEG").unlink(),
-            r"5 images of 3 classes, expected 2 of each of 3",
-        ),
-        (
-            lambda f: (f / "train/n01/images/n01_1.JPEG").write_bytes(_jpeg(0)[:300]),
-            "1 of 6 images can't be used: n01/",
-        ),
-        (
-            lambda f: (f / "train/n01/images/n01_1.JPEG").write_bytes(_jpeg(0, 32)),
-            "32x32 pixels among 64x64|64x64",
-        ),
-        (lambda f: shutil.rmtree(f / "train/n01/images"), "no images in the class folder n01"),
-        (lambda f: (f / "val/val_annotations.txt").unlink(), "val_annotations.txt can't be read"),
-        (lambda f: (f / "val/val_annotations.txt").write_text("val_0.JPEG\tn9\n"), "has no training images"),
-    ],
-    ids=["lost image", "cut image", "small image", "empty class", "lost list", "wrong list"],
-)
-def test_damaged_tinyimagenet_is_named(
-    declare: Declare, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any, said: str
-) -> None:
-    _tiny(declare, web, monkeypatch)
-    source = TinyImageNet(cache=tmp_path / "cache")
-    source.load(tmp_path, download=True)
-    damage(tmp_path / "tiny-imagenet-200")
-    with pytest.raises(UserError, match=said):
-        source.load(tmp_path)
-
-
-def test_imagenet_is_listed_by_sorted_class(tmp_path: Path) -> None:
-    classes = imagenet_classes()
-    assert len(classes) == 1000
-    assert list(classes) == sorted(classes)
-    assert {len(imagenet_classes(subset)) for subset in "ar"} == {200}
-    for wnid in classes:
-        (tmp_path / "imagenet/val" / wnid).mkdir(parents=True)
-        (tmp_path / "imagenet/val" / wnid / f"{wnid}.JPEG").touch()
-    listing = ImageNet().listing(tmp_path, "val")
-    assert listing.labels.tolist() == list(range(1000))
-    assert listing.files[7] == f"{classes[7]}/{classes[7]}.JPEG"
-    shutil.rmtree(tmp_path / "imagenet/val" / classes[7])
-    with pytest.raises(UserError, match=f"999 class folders, expected 1000; {classes[7]} missing"):
-        ImageNet().listing(tmp_path, "val")
-
-
-def test_class_folders_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="can't be read: No such file"):
-        list_classes(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="has no class folders"):
-        list_classes(tmp_path)
+    assert torch.equal(data.test.images[2, 1], torch.from_numpy(pixels(1, 32, 32, 3, 4)[:, :, 1, 2]))
 
 
 def test_all_sources_read_small_sets_as_uint8(declare: Declare, web: Web, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -139,3 +140,20 @@ def test_a_damaged_archive_is_named(
         unpack(archive, target)
     assert f"{archive} can't be unpacked" in str(error.value)
     assert list(target.iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, target: Path) -> None:
+    archive = _tar(tmp_path / "a.tar", ("set/one", b"1"), ("set/two", bytes(100_000)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (50_000, before[1])
+    )  # the system refuses to write more to a file
+    try:
+        with pytest.raises(
+            UserError, match=r"can't be unpacked into .*: File too large; nothing was changed there"
+        ):
+            unpack(archive, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(target.iterdir()) == []
+    assert archive.is_file()
