@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from weightaug.method import Criterion, Method, backpropagate
 from weightaug.random import RandomSource
+from weightaug.wrappers import PREFIX
 
 OUTPUT, INPUT = "output", "input"
 
@@ -52,15 +53,11 @@ def dropout_places(model: nn.Module, places: str = "auto") -> dict[str, str]:
         pattern = re.compile(places)
     except re.error as error:
         raise ValueError(f"places={places!r} is not a regular expression ({error})") from error
-    chosen = [name for name in modules if name and pattern.fullmatch(_WRAPPERS.sub("", name))]
+    chosen = [name for name in modules if name and pattern.fullmatch(PREFIX.sub("", name))]
     if not chosen:
-        some = ", ".join([_WRAPPERS.sub("", name) for name in modules if name][:4])
+        some = ", ".join([PREFIX.sub("", name) for name in modules if name][:4])
         raise ValueError(f"places={places!r} matches no module; names look like {some}")
     return {_called(name, modules): OUTPUT for name in chosen}
-
-
-_WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
-"""What torch.compile and DistributedDataParallel put before a module's name."""
 
 
 def _called(name: str, modules: dict[str, nn.Module]) -> str:
@@ -163,7 +160,7 @@ class Dropout(Method):
             loss = criterion(self.model(x), y)
         finally:
             self._active = False
-        backpropagate(loss)
+        backpropagate(loss, self.model)
         return loss.detach()
 
     def _output_hook(self, place: int, module: nn.Module, args: Any, output: Any) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from weightaug.copies import WeightCopies
 from weightaug.method import Criterion, Method, backpropagate, differentiate
 from weightaug.parameters import ParameterFilter, select_parameters
 from weightaug.random import RandomSource
+from weightaug.wrappers import distributed
 
 STATISTICS = ("first", "both")
 PRESETS: dict[str, dict[str, int | float | str | bool]] = {
@@ -71,13 +71,14 @@ class _SharpnessAware(Method):
         count = len(self.copies)
         clean = {name: p.detach().expand(count, *p.shape).requires_grad_() for name, p in trained.items()}
         # The step's gradient is the second one; the first must not start an exchange between processes.
-        alone = self.model.no_sync() if isinstance(self.model, DistributedDataParallel) else nullcontext()
-        with alone:
+        parallel = distributed(self.model)
+        with nullcontext() if parallel is None else parallel.no_sync():
             loss = criterion(self.copies.forward(clean, x), y)
-            gradients = differentiate(loss, clean)
+            gradients = differentiate(loss, clean, self.model)
         shifts = self._ascent(trained, gradients, self.copies.sizes(len(x)))
         uphill = {name: trained[name] + shift for name, shift in shifts.items()}
-        backpropagate(criterion(self.copies.forward(uphill, x, self.statistics == "first"), y))
+        loss_uphill = criterion(self.copies.forward(uphill, x, self.statistics == "first"), y)
+        backpropagate(loss_uphill, self.model)
         return loss.detach()
 
     @torch.no_grad()

@@ -21,6 +21,8 @@ BATCH_NORM = ("running", "reestimated", "batch")
 PROTOCOLS = ("official",)
 """What good practice would do (`corrected`) is so far a matter of single settings, such as evaluation.batch_norm."""
 SCALES = ("full", "reduced", "smoke")
+RANDAUGMENTS = {"none": 30, "torchvision": 30, "official": 10}
+"""The largest magnitude of each."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +31,35 @@ class Component:
 
     ``changed`` holds those that differ from the defaults; only they enter the cell's id, so that a new
     hyper-parameter with a default leaves the old ids as they are.
+
+    ``content`` stands in ids and cards in the place of arguments that name files of this machine: what the files hold.
     """
 
     name: str
     target: str
     arguments: dict[str, Any]
     changed: dict[str, Any]
+    content: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The name that a person chooses it by: for a network of a library ``torchvision/<name>``, say."""
+        return str(self.arguments.get("architecture", self.name))
 
     def build(self, offered: Mapping[str, Any] | None = None, **context: Any) -> Any:
         """Call the registered class or function. A bad hyper-parameter is the user's error, in one line.
 
         Args:
-            offered: context for those targets alone that have an argument of the name.
+            offered: context for those targets alone that have an argument of the name; ``expected`` is always
+                offered: the ``content`` that the cell's id is made of.
             context: for every target.
         """
         from benchmarks.registry import locate
 
         target = locate(self.target)
-        asked = inspect.signature(target).parameters.keys() & (offered or {}).keys()
-        context.update({name: (offered or {})[name] for name in asked})
+        offered = {"expected": self.content, **(offered or {})}
+        asked = inspect.signature(target).parameters.keys() & offered.keys()
+        context.update({name: offered[name] for name in asked})
         try:
             return target(**context, **self.arguments)
         except UserError:
@@ -78,6 +90,12 @@ class Recipe:
     drop_last: bool = True
     crop_padding: int = 0
     flip: bool = False
+    min_crop_area: float | None = None  # random resized crop of at least this share of the area; null: none
+    randaugment: str = "none"  # whose operations and magnitudes, see benchmarks/data/randaugment.py
+    randaugment_layers: int = 2
+    randaugment_magnitude: int = 10  # torchvision: 0 to 30; official: 0 to 10
+    mixup_lambda: float | None = None  # share of the first image in MixUp (DAMP authors: 0.8); null: none
+    mixup_alpha: float | None = None  # MixUp with a share from Beta(alpha, alpha) a batch; null: none
     precision: str = "float32"
 
     @property
@@ -105,6 +123,27 @@ class Recipe:
             raise UserError("recipe.momentum and the two recipe.betas must be at least 0 and below 1")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UserError(f"recipe.clip_norm={self.clip_norm}: must be above 0, or null for no clipping")
+        self._check_augmentation()
+
+    def _check_augmentation(self) -> None:
+        area, share, alpha = self.min_crop_area, self.mixup_lambda, self.mixup_alpha
+        if area is not None and not 0 < area <= 1:
+            raise UserError(f"recipe.min_crop_area={area}: a share of the area above 0 and up to 1, or null")
+        if area is not None and self.crop_padding:
+            raise UserError("recipe.min_crop_area and recipe.crop_padding are both set; one crop is enough")
+        _choice("recipe.randaugment", self.randaugment, tuple(RANDAUGMENTS))
+        most = RANDAUGMENTS[self.randaugment]
+        if self.randaugment_layers < 1 or not 0 <= self.randaugment_magnitude <= most:
+            raise UserError(
+                f"recipe.randaugment={self.randaugment} takes 1 or more randaugment_layers and a "
+                f"randaugment_magnitude from 0 to {most}"
+            )
+        if share is not None and alpha is not None:
+            raise UserError("recipe.mixup_lambda and recipe.mixup_alpha are both set; leave one of them null")
+        if share is not None and not 0 <= share <= 1:
+            raise UserError(f"recipe.mixup_lambda={share}: a share from 0 to 1, or null for no MixUp")
+        if alpha is not None and alpha <= 0:
+            raise UserError(f"recipe.mixup_alpha={alpha}: must be above 0, or null for no MixUp")
 
 
 @dataclass(frozen=True)
@@ -117,6 +156,9 @@ class Evaluation:
     ``official_was``: besides, test as the WAS authors do, after every epoch and in training mode; see
     :mod:`benchmarks.evaluation.official`. The rest of the measurements stays what it is, so that one run reports both
     the official figures and the corrected ones (``batch_norm=reestimated``).
+
+    ``<attack>_epsilon``: how far an attack may move a pixel on the scale 0 to 1; null: it is not run. See
+    :mod:`benchmarks.evaluation.attacks`.
     """
 
     batch_norm: str = "running"
@@ -124,11 +166,20 @@ class Evaluation:
     ece_bins: int = 15
     corruptions: bool = True
     official_was: bool = False
+    fgsm_epsilon: float | None = None
+    pgd_epsilon: float | None = None
+    pgd_steps: int = 20
+    pgd_step_size: float | None = None  # null: 2.5 epsilon / steps
+    autoattack_epsilon: float | None = None
 
     def check(self) -> None:
         _choice("evaluation.batch_norm", self.batch_norm, BATCH_NORM)
-        if self.batch_size < 1 or self.ece_bins < 1:
-            raise UserError("evaluation.batch_size and evaluation.ece_bins must be at least 1")
+        if self.batch_size < 1 or self.ece_bins < 1 or self.pgd_steps < 1:
+            raise UserError("evaluation.batch_size, ece_bins and pgd_steps must be at least 1")
+        for name in ("fgsm_epsilon", "pgd_epsilon", "autoattack_epsilon", "pgd_step_size"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"evaluation.{name}={value}: must be from 0 to 1, the scale of the pixels")
 
 
 def _choice(key: str, value: str, known: tuple[str, ...]) -> None:
@@ -166,7 +217,7 @@ class Cell:
         content: dict[str, Any] = {"protocol_version": PROTOCOL_VERSION}
         for name in ("method", "model", "dataset"):
             part: Component = getattr(self, name)
-            content[name] = {"name": part.name, **part.changed}
+            content[name] = {"name": part.name, **part.changed, **part.content}
         for name in ("recipe", "evaluation"):
             settings = getattr(self, name)
             content[name] = {
@@ -179,14 +230,37 @@ class Cell:
     def as_dict(self) -> dict[str, Any]:
         """The full config, as the card keeps it."""
         content: dict[str, Any] = {
-            name: {"name": getattr(self, name).name, **getattr(self, name).arguments}
-            for name in ("method", "model", "dataset")
+            name: {"name": part.name, **part.arguments, **part.content}
+            for name, part in (("method", self.method), ("model", self.model), ("dataset", self.dataset))
         }
         content["recipe"] = dataclasses.asdict(self.recipe)
         content["evaluation"] = dataclasses.asdict(self.evaluation)
         return {**content, "protocol": self.protocol, "scale": self.scale, "seed": self.seed}
 
+    def contradiction(self, config: Mapping[str, Any]) -> str | None:
+        """The first setting that ``config``, the full config on a card, states otherwise than this cell.
+
+        A hyper-parameter that came with a later version is not on older cards: its absence is no contradiction
+        as long as the cell has it at its default, where it is no part of the id either.
+        """
+        mine, stated = _settings(json.loads(json.dumps(self.as_dict()))), _settings(config)
+        needed = _settings(self.identity())
+        for key, value in mine.items():
+            if stated[key] != value if key in stated else key in needed:
+                return key
+        return None
+
     @property
     def label(self) -> str:
         epochs = f"{self.recipe.total_epochs} epochs"
-        return f"{self.method.name} {self.model.name} {self.dataset.name} {epochs} seed {self.seed}"
+        return f"{self.method.name} {self.model.title} {self.dataset.name} {epochs} seed {self.seed}"
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a config by its key as in an override, e.g. ``method.sigma``."""
+    flat: dict[str, Any] = {}
+    for group, value in config.items():
+        flat |= (
+            {f"{group}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {group: value}
+        )
+    return flat

@@ -13,7 +13,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks import registry
 from benchmarks.cell import Cell, Component, Evaluation, Recipe
@@ -33,7 +34,10 @@ SETTINGS = {"recipe": Recipe, "evaluation": Evaluation}
 GROUPS = (*COMPONENTS, *SETTINGS)
 PLAIN = ("protocol", "scale", "seed")
 SCALARS = (int, float, bool, str)
-CONTEXT = {"self", "model", "seed", "random", "num_classes", "in_channels", "image_size", "source", "data"}
+CONTEXT = {
+    *("self", "model", "seed", "random", "num_classes", "in_channels", "image_size", "source", "data"),
+    *("cache", "expected"),
+}
 """Arguments that the harness supplies; all others of a ``_target_`` are hyper-parameters."""
 
 
@@ -51,7 +55,22 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
     runtime: dict[str, Any] = {}
     for key, value in values:
         _set(parts, runtime, key, value)
-    return _cell(parts), build(Runtime, runtime, "runtime settings")
+    machine = build(Runtime, runtime, "runtime settings")
+    return _cell(parts, machine), machine
+
+
+def cell_of(config: Mapping[str, Any]) -> Cell:
+    """The cell whose full config (:meth:`Cell.as_dict`) a card keeps.
+
+    Settings that came with a later version have their defaults, whatever our configs say today.
+    """
+    try:
+        parts = copy.deepcopy(_compose(tuple(sorted((g, str(config[g]["name"])) for g in COMPONENTS))))
+        for group in COMPONENTS:
+            parts[group] = {"_target_": parts[group].get("_target_"), **config[group]}
+        return _cell({**parts, **{key: config[key] for key in (*SETTINGS, *PLAIN)}})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"the card's config lacks or garbles {error}") from error
 
 
 @cache
@@ -83,7 +102,10 @@ def _compose(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     chosen = composed.hydra.runtime.choices
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    parts = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    try:
+        parts = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    except OmegaConfBaseException as error:  # such as ${oc.env:NAME} where there is no such variable
+        raise UserError(f"{', '.join(selected)}: {one_line(error)}") from error
     for group in COMPONENTS:
         parts[group]["name"] = chosen[group]
     for group in GROUPS:
@@ -162,7 +184,7 @@ def _config_type(hint: Any) -> Any:
     return hint if hint is Any or hint in SCALARS or typing.get_origin(hint) in (list, dict) else None
 
 
-def _cell(parts: dict[str, Any]) -> Cell:
+def _cell(parts: dict[str, Any], runtime: Runtime) -> Cell:
     """The typed cell, or an error that names the key whose value does not fit."""
     typed: dict[str, Any] = {key: parts[key] for key in PLAIN}
     for group, kind in SETTINGS.items():
@@ -174,5 +196,7 @@ def _cell(parts: dict[str, Any]) -> Cell:
         arguments = dataclasses.asdict(build(kind, values, group))
         defaults = dataclasses.asdict(kind())
         changed = {key: value for key, value in arguments.items() if value != defaults[key]}
-        typed[group] = Component(parts[group]["name"], parts[group]["_target_"], arguments, changed)
+        describe = getattr(registry.locate(parts[group]["_target_"]), "content", None)
+        content = describe(runtime.cache_folder, **arguments) if group == "dataset" and describe else {}
+        typed[group] = Component(parts[group]["name"], parts[group]["_target_"], arguments, changed, content)
     return build(Cell, typed, "cell")

@@ -11,6 +11,7 @@ from benchmarks.errors import UserError, unknown_name
 DATA_VARIABLE = "WEIGHTAUG_DATA"
 DEVICES = ("auto", "cpu", "cuda")
 WANDB_MODES = ("online", "offline", "disabled")
+WEIGHTS = ("keep", "drop")
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,21 @@ class Runtime:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     store: str = "runs"  # folder of the card store
     data: str = ""  # folder of the data sets; empty: $WEIGHTAUG_DATA, else ./data
+    cache: str = (
+        ""  # folder of what is made from data, such as decoded images; empty: .cache in that of the data
+    )
     download: bool = False  # whether a missing data set may be downloaded
     wandb: str = "offline"
     workers: int = 0  # worker processes; 0: one a GPU, or one a CPU core
     threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
     checkpoint_seconds: float = 60.0
+    weights: str = "keep"  # whether the store keeps the trained weights: keep or drop
 
     def __post_init__(self) -> None:
         if self.wandb not in WANDB_MODES:
             raise unknown_name("value of wandb", self.wandb, WANDB_MODES)
+        if self.weights not in WEIGHTS:
+            raise unknown_name("value of weights", self.weights, WEIGHTS)
         if self.device.partition(":")[0] not in DEVICES:
             raise unknown_name("device", self.device, DEVICES)
         if self.workers < 0 or self.threads < 0:
@@ -41,6 +48,10 @@ class Runtime:
     @property
     def data_folder(self) -> Path:
         return Path(self.data or os.environ.get(DATA_VARIABLE) or "data")
+
+    @property
+    def cache_folder(self) -> Path:
+        return Path(self.cache) if self.cache else self.data_folder / ".cache"
 
     def resolve_device(self) -> str:
         """The device's name for torch; an error that says so where it does not exist."""
@@ -62,11 +73,12 @@ class Runtime:
         return self.device
 
     def worker_count(self, device: str) -> int:
-        return self.workers or (1 if device.startswith("cuda") else _cores())
+        return self.workers or (1 if device.startswith("cuda") else cores())
 
     def thread_count(self, device: str) -> int:
-        return self.threads or max(1, _cores() // self.worker_count(device))
+        return self.threads or max(1, cores() // self.worker_count(device))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

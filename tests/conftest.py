@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import CommandLine, Done
+from command_line import ROOT, CommandLine, Done
 
 from benchmarks import cli
 
@@ -36,3 +40,16 @@ def weightaug(
         return Done(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def genuine_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data folder with the genuine CIFAR-10, made of its lossless form beside the repository."""
+    packed = Path(os.environ.get("WEIGHTAUG_CIFAR10", ROOT.parent / "shared" / "data"))
+    if not (packed / "unpack.py").is_file():
+        pytest.skip("no genuine CIFAR-10 here; WEIGHTAUG_CIFAR10 may name the folder with its unpack.py")
+    folder = tmp_path_factory.mktemp("genuine")
+    command = [sys.executable, str(packed / "unpack.py"), "cifar-10", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    yield folder
+    shutil.rmtree(folder)

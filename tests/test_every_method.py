@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import two_processes
 from small_networks import Mixed, batch, gradients, mixed
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from baselines import ASAM, SAM, SGD, CorruptedSGD, Dropout
 from weightaug import DAAP, DAMP, WAS, Method
@@ -139,6 +140,35 @@ def test_weights_are_untouched_when_forward_raises(make: Make) -> None:
     assert equal({name: p.detach() for name, p in model.named_parameters()}, before)
     assert method.step == 0
     assert all(type(p) is nn.Parameter for p in model.parameters())
+
+
+class Checkpointed(Mixed):
+    """The grouped convolution's activations are computed again in the backward pass."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.reentrant = reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = checkpoint(lambda x: self.norm(self.grouped(self.stem(x))), x, use_reentrant=self.reentrant)
+        return self.head(self.patches(x).mean((2, 3)))
+
+
+@each
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_is_right_or_an_error(make: Make, reentrant: bool) -> None:
+    method = make(Checkpointed(reentrant))
+    x, y = batch(6, dtype=torch.float32)
+    x.requires_grad_()  # without which a reentrant checkpoint does nothing
+    if isinstance(method, SGD | CorruptedSGD):
+        method.backward(F.cross_entropy, x, y)
+        assert method.model.stem.weight.grad.abs().sum() > 0
+    else:  # of a reentrant one torch itself refuses SAM's first gradient
+        with pytest.raises(
+            (ValueError, RuntimeError), match=r"activation checkpointing would|use_reentrant=True"
+        ):
+            method.backward(F.cross_entropy, x, y)
+        assert method.step == 0
 
 
 @each

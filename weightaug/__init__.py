@@ -2,10 +2,21 @@
 
 from weightaug.copies import WeightCopies
 from weightaug.damp import DAAP, DAMP
+from weightaug.materialise import materialise
 from weightaug.method import Criterion, Method
 from weightaug.random import RandomSource
 from weightaug.stacking import StackingError
 from weightaug.was import WAS
 
 __version__ = "0.1.0"
-__all__ = ["DAAP", "DAMP", "WAS", "Criterion", "Method", "RandomSource", "StackingError", "WeightCopies"]
+__all__ = [
+    "DAAP",
+    "DAMP",
+    "WAS",
+    "Criterion",
+    "Method",
+    "RandomSource",
+    "StackingError",
+    "WeightCopies",
+    "materialise",
+]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from weightaug.stacking import StackedForward, StackingError, mark_stacks
+from weightaug.wrappers import distributed
 
 BATCH_NORMS = ("synchronised", "separate")
 RUNNING_VARIANCES = ("unbiased", "biased")
@@ -29,10 +29,9 @@ class WeightCopies:
     A batch whose size N is no multiple of M is split into contiguous sub-batches whose sizes differ by one,
     the larger ones first; nothing is dropped.
 
-    Not supported: activation checkpointing, which would recompute with the model's own weights.
-
     Args:
-        model: any module that maps [N, ...] to a tensor [N, ...]; may be wrapped by DistributedDataParallel.
+        model: any module that maps [N, ...] to a tensor [N, ...]; may be wrapped by DistributedDataParallel, before
+            or after torch.compile.
         sub_batches: M, over all processes together: of K processes each runs M / K copies.
         batch_norm: ``"synchronised"`` or ``"separate"``, see :class:`weightaug.stacking.StackedForward`.
         running_variance: ``"unbiased"`` (PyTorch) or ``"biased"`` (Flax), of the running estimate.
@@ -63,8 +62,9 @@ class WeightCopies:
                 f"unknown running_variance {running_variance!r}; use {' or '.join(RUNNING_VARIANCES)}"
             )
         rank, processes = 0, 1
-        if isinstance(model, DistributedDataParallel):
-            group = model.process_group
+        parallel = distributed(model)
+        if parallel is not None:
+            group = parallel.process_group
             rank, processes = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
         if sub_batches % processes:
             raise ValueError(

@@ -46,7 +46,7 @@ class _NoisyWeights(Method):
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
         loss = criterion(self.copies.forward(self._noisy(), x), y)
-        backpropagate(loss)
+        backpropagate(loss, self.model)
         return loss.detach()
 
     def _noisy(self) -> dict[str, Tensor]:

@@ -153,6 +153,34 @@ def _is_identity(draw: Draw, size: Size) -> bool:
     return all(value == (i == j) for i, row in enumerate(draw.matrix(size)) for j, value in enumerate(row))
 
 
+@lru_cache(maxsize=4096)
+def _support(draw: Draw, size: Size) -> tuple[range, range]:
+    kept = [divmod(tap, size[1]) for tap, row in enumerate(draw.matrix(size)) if any(row)] or [(0, 0)]
+    rows, columns = ({y for y, _ in kept}, {x for _, x in kept})
+    return range(min(rows), max(rows) + 1), range(min(columns), max(columns) + 1)
+
+
+def support(draw: LayerDraw, size: Size) -> tuple[range, range]:
+    """The rows and the columns of the smallest window of taps outside of which T(W) is zero for every W.
+
+    All of the kernel where a user's function makes T; the first tap where nothing at all is left.
+
+    Args:
+        draw: one draw for all kernels, or a tuple of draws, whose windows the result encloses.
+        size: of the kernels.
+    """
+    if isinstance(draw, Custom):
+        return range(size[0]), range(size[1])
+    if not isinstance(draw, tuple):
+        return _support(draw, size)
+    rows, columns = zip(*(support(each, size) for each in set(draw)), strict=True)
+    return _enclosing(rows), _enclosing(columns)
+
+
+def _enclosing(ranges: tuple[range, ...]) -> range:
+    return range(min(each.start for each in ranges), max(each.stop for each in ranges))
+
+
 def kernel_size(weight: Tensor) -> Size:
     """Height and width in taps of the kernels [out, in/groups, (k_h,) k_w]."""
     return (1 if weight.dim() == 3 else weight.shape[-2], weight.shape[-1])

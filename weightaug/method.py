@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from weightaug.random import RandomSource
 
@@ -14,17 +16,45 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 """Maps (logits [N, classes], targets [N]) to the mean loss over the N examples, a scalar."""
 
 
-def backpropagate(loss: Tensor) -> None:
-    """``loss.backward()``, never under autocast: backward kernels have the precision of the forward ones."""
-    with torch.autocast(loss.device.type, enabled=False):
+def backpropagate(loss: Tensor, changed: nn.Module | None = None) -> None:
+    """``loss.backward()``, never under autocast: backward kernels have the precision of the forward ones.
+
+    Args:
+        changed: the model, if its forward pass was not the one that it would run by itself.
+
+    Raises:
+        ValueError: ``changed`` uses activation checkpointing, which would repeat its own forward pass.
+    """
+    with torch.autocast(loss.device.type, enabled=False), _no_second_forward(changed):
         loss.backward()
 
 
-def differentiate(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def differentiate(loss: Tensor, weights: Mapping[str, Tensor], changed: nn.Module) -> dict[str, Tensor]:
     """The gradient of ``loss`` for each of ``weights`` that it depends on; touches no ``.grad``."""
-    with torch.autocast(loss.device.type, enabled=False):
+    with torch.autocast(loss.device.type, enabled=False), _no_second_forward(changed):
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     return {name: g for name, g in zip(weights, gradients, strict=True) if g is not None}
+
+
+@contextmanager
+def _no_second_forward(model: nn.Module | None) -> Iterator[None]:
+    """Nothing but activation checkpointing calls a module during a backward pass."""
+    if model is None:
+        yield
+        return
+
+    def refuse(module: nn.Module, args: Any) -> None:
+        if any(module is own for own in model.modules()):
+            raise ValueError(
+                "activation checkpointing would compute the gradient at the model's own weights, not at the "
+                "method's: switch it off, e.g. model.set_grad_checkpointing(False) in timm"
+            )
+
+    handle = register_module_forward_pre_hook(refuse)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class Method:
@@ -63,7 +93,8 @@ class Method:
             y: targets [N], or [N, classes] where the criterion takes mixed labels.
 
         Raises:
-            ValueError: N is 0.
+            ValueError: N is 0; or the method runs the model with changed weights or masks and the model uses
+                activation checkpointing, which would compute them anew without.
         """
         if len(x) == 0:
             raise ValueError("the batch is empty: there is nothing to compute a gradient from")
@@ -77,6 +108,10 @@ class Method:
     @torch.no_grad()
     def predict(self, x: Tensor, mode: str = "plain") -> Tensor:
         """Logits [N, classes] of the trained model in one of ``modes``."""
+        return self.logits(x, mode)
+
+    def logits(self, x: Tensor, mode: str = "plain") -> Tensor:
+        """As :meth:`predict`, but with a graph, for attacks that follow the gradient by the inputs."""
         if mode not in self.modes:
             raise ValueError(
                 f"{type(self).__name__} has no inference mode {mode!r}; it has {', '.join(self.modes)}"

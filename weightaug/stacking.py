@@ -106,7 +106,7 @@ class StackedForward(TorchFunctionMode):
         """``x * weight + bias`` per copy; the parameters' axes end ``trailing`` axes before the last of x."""
 
         def spread(stack: Tensor) -> Tensor:
-            stack = self.stacked(stack)
+            stack = self.stacked(stack).to(x.dtype)  # autocast's lower precision stays, as in one pass
             ahead = (1,) * (x.dim() - trailing - stack.dim())
             stack = stack.view(self.copies, *ahead, *stack.shape[1:], *(1,) * trailing)
             return self.rows(stack, counts)

@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.parallel import DistributedDataParallel
 
 from weightaug.copies import WeightCopies
 from weightaug.kernel_draws import LayerDraw, apply, kernel_size
 from weightaug.kernel_transforms import KernelTransform, UserFunction, build_transform
 from weightaug.method import Criterion, Method, backpropagate
 from weightaug.random import RandomSource
+from weightaug.wrappers import PREFIX, distributed, unwrap
 
 
 def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d | nn.Conv2d]:
@@ -45,7 +45,7 @@ def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d
     if not candidates:
         raise ValueError("WAS needs a convolution with a kernel larger than 1x1, and the model has none")
     if layers == "auto":
-        layers = getattr(_unwrapped(model), "shadow_layers", layers)
+        layers = getattr(unwrap(model)[-1], "shadow_layers", layers)
     if layers == "auto":
         first = convolutions[0][0]
         return {name: module for name, module in candidates.items() if name != first} or candidates
@@ -53,21 +53,11 @@ def shadow_layers(model: nn.Module, layers: str = "auto") -> dict[str, nn.Conv1d
         pattern = re.compile(layers)
     except re.error as error:
         raise ValueError(f"layers={layers!r} is not a regular expression ({error})") from error
-    chosen = {name: m for name, m in candidates.items() if pattern.fullmatch(_WRAPPERS.sub("", name))}
+    chosen = {name: m for name, m in candidates.items() if pattern.fullmatch(PREFIX.sub("", name))}
     if not chosen:
-        some = ", ".join(_WRAPPERS.sub("", name) for name in list(candidates)[:4])
+        some = ", ".join(PREFIX.sub("", name) for name in list(candidates)[:4])
         raise ValueError(f"layers={layers!r} matches no convolution larger than 1x1; names look like {some}")
     return chosen
-
-
-_WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
-"""What torch.compile and DistributedDataParallel put before a module's name."""
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while (inner := model._modules.get("_orig_mod") or getattr(model, "module", None)) is not None:
-        model = inner
-    return model
 
 
 def shadow_weights(
@@ -199,9 +189,13 @@ class WAS(Method):
     def shadow(self, draws: Mapping[str, LayerDraw]) -> dict[str, Tensor]:
         """Shadow weights by parameter name, ready for ``torch.func.functional_call``."""
         weights = {layer: module.weight for layer, module in self.layers.items()}
-        return {f"{layer}.weight": w for layer, w in shadow_weights(weights, draws, self._by_layer()).items()}
+        return {
+            f"{layer}.weight": w
+            for layer, w in shadow_weights(weights, draws, self.coefficients_by_layer()).items()
+        }
 
-    def _by_layer(self) -> dict[str, Tensor] | None:
+    def coefficients_by_layer(self) -> dict[str, Tensor] | None:
+        """K of each layer, scalars; None without K."""
         return (
             None
             if self.coefficients is None
@@ -210,7 +204,7 @@ class WAS(Method):
 
     def _shadow_copies(self, stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``stacks`` [M, *shape] by parameter name with K T of every copy; the current step's draw for all."""
-        draws, coefficients = self.draw(self.step, "transform"), self._by_layer()
+        draws, coefficients = self.draw(self.step, "transform"), self.coefficients_by_layer()
         count = len(next(iter(stacks.values())))
         plain = {
             layer: stacks[f"{layer}.weight"].unbind()
@@ -226,15 +220,19 @@ class WAS(Method):
         return {**stacks, **shadows}
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
-        if self.coefficients is None or not isinstance(self.model, DistributedDataParallel):
+        parallel = distributed(self.model)
+        if self.coefficients is None or parallel is None:
             return self._gradient(criterion, x, y)
         # DistributedDataParallel averages the gradients of the model's own parameters only.
         before, self.coefficients.grad = self.coefficients.grad, None
-        loss = self._gradient(criterion, x, y)
-        if self.coefficients.grad is not None:
-            dist.all_reduce(self.coefficients.grad)
-            self.coefficients.grad /= dist.get_world_size()
-            self.coefficients.grad += 0 if before is None else before
+        try:
+            loss = self._gradient(criterion, x, y)
+            if (own := self.coefficients.grad) is not None:
+                dist.all_reduce(own, group=parallel.process_group)
+                own /= dist.get_world_size(parallel.process_group)
+                before = own if before is None else before + own
+        finally:
+            self.coefficients.grad = before
         return loss
 
     def _gradient(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
@@ -242,7 +240,7 @@ class WAS(Method):
             return self.within.backward(criterion, x, y)
         shadow = self.shadow(self.draw(self.step, "transform"))
         loss = criterion(functional_call(self.model, shadow, (x,)), y)
-        backpropagate(loss)
+        backpropagate(loss, self.model)
         return loss.detach()
 
     def _predict(self, x: Tensor, mode: str) -> Tensor:
@@ -250,7 +248,7 @@ class WAS(Method):
             draws = self.draw("predict", self.predictions)
             self.predictions += 1
             return functional_call(self.model, self.shadow(draws), (x,))
-        coefficients = self._by_layer()
+        coefficients = self.coefficients_by_layer()
         if self.coefficient_in_aom and coefficients is not None:
             scaled = {f"{name}.weight": coefficients[name] * m.weight for name, m in self.layers.items()}
             return functional_call(self.model, scaled, (x,))

@@ -20,3 +20,13 @@ def commands() -> dict[str, ModuleType]:
 def add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
     """Settings KEY=VALUE, which may stand anywhere among the arguments; they come as ``options.overrides``."""
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"settings, e.g. {example}")
+
+
+def add_cell(parser: argparse.ArgumentParser) -> None:
+    """A finished cell, as ``options.cell`` and ``options.overrides`` together."""
+    parser.add_argument(
+        "cell",
+        metavar="CELL",
+        help="its id or the start of it, a folder that `weightaug export` wrote, or its settings KEY=VALUE",
+    )
+    add_overrides(parser, "store=FOLDER device=cpu data=FOLDER")

@@ -11,6 +11,7 @@ LISTS = {
     "models": "model",
     "datasets": "dataset",
     "recipes": "recipe",
+    "evaluations": "evaluation",
     "tables": "table",
 }
 HELP = "what is registered: " + ", ".join(LISTS)

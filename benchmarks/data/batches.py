@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.cell import Recipe
+from benchmarks.data.augmentation import Augmentation, generator, mix, mixing_shares
 from benchmarks.data.dataset import DataSet
-from weightaug.random import derive_seed
 
 
 def steps_per_epoch(examples: int, recipe: Recipe) -> int:
@@ -19,36 +18,33 @@ def steps_per_epoch(examples: int, recipe: Recipe) -> int:
     return full + (1 if rest and (not recipe.drop_last or full == 0) else 0)
 
 
-def epoch_batches(data: DataSet, recipe: Recipe, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches (x normalised float32 [B, C, H, W], y int64 [B]) of one epoch, always the same for (seed, epoch).
+def epoch_batches(
+    data: DataSet, recipe: Recipe, seed: int, epoch: int, classes: int | None = None, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch, always the same for (seed, epoch), whatever the device and the loaders.
 
-    Random numbers are drawn on the CPU for a whole epoch at once, so that all devices see the same and nothing is
-    sent to a device within the epoch. An image's augmentation depends on the image and the epoch, not on the order.
+    x is normalised float32 [B, C, H, W]; y is int64 [B], with MixUp float32 [B, classes].
+
+    Random numbers are drawn on the CPU for a whole epoch at once, so that all devices see the same. An image's
+    augmentation depends on the image and the epoch, not on the order.
+
+    Args:
+        classes: how many there are; needed for MixUp.
+        start: how many batches to leave out; the others stay as they are.
     """
-    examples, device = len(data.train), data.train.images.device
-    order = torch.randperm(examples, generator=_generator(seed, "order", epoch)).to(device)
-    augmentation = _generator(seed, "augmentation", epoch)
-    shifts = torch.randint(0, 2 * recipe.crop_padding + 1, (examples, 2), generator=augmentation).to(device)
-    flips = (torch.rand(examples, generator=augmentation) < 0.5).to(device)
-    for step in range(steps_per_epoch(examples, recipe)):
-        chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        images = data.train.images[chosen]
-        if recipe.crop_padding:
-            images = crop(images, recipe.crop_padding, shifts[chosen])
-        if recipe.flip:
-            images = torch.where(flips[chosen].view(-1, 1, 1, 1), images.flip(-1), images)
-        yield data.normalise(images), data.train.labels[chosen]
-
-
-def crop(images: Tensor, padding: int, shifts: Tensor) -> Tensor:
-    """Crop each image out of itself padded with zeros; ``shifts`` [N, 2] is the (top, left) corner, 0..2 padding."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4)
-    rows = shifts[:, :1] + torch.arange(height, device=images.device)
-    columns = shifts[:, 1:] + torch.arange(width, device=images.device)
-    index = torch.arange(count, device=images.device).view(-1, 1, 1)
-    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def _generator(seed: int, purpose: str, epoch: int) -> torch.Generator:
-    return torch.Generator().manual_seed(derive_seed(seed, purpose, epoch))
+    steps = steps_per_epoch(len(data.train), recipe)
+    if start >= steps:
+        return
+    order = torch.randperm(len(data.train), generator=generator(seed, "order", epoch))
+    order = order[start * recipe.batch_size : steps * recipe.batch_size]
+    augment = Augmentation(recipe, data.train, order, seed, epoch, data.train.labels.device)
+    shares = mixing_shares(recipe, steps, seed, epoch)
+    for batch, (images, labels) in enumerate(data.train.read(order, recipe.batch_size, augment.boxes)):
+        here = slice(batch * recipe.batch_size, (batch + 1) * recipe.batch_size)
+        x = data.normalise(augment(images, here))
+        if shares is None:
+            yield x, labels
+        elif classes is None:
+            raise ValueError("MixUp mixes the labels too: tell epoch_batches the number of classes")
+        else:
+            yield mix(x, labels, shares[start + batch], classes)

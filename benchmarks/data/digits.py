@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.data.corruptions import check_severities
 from benchmarks.data.dataset import DataSet, Images, Source
 
 TEST_IMAGES = 540  # 30 % of 1,797; the other 1,257 are for training
@@ -23,10 +22,7 @@ class Digits(Source):
     in_channels = 1
     image_size = 8
 
-    def __init__(self, *, corruptions: dict[str, list[float]] | None = None) -> None:
-        self.corruptions = check_severities(corruptions or {})
-
-    def load(self, root: Path, download: bool = False) -> DataSet:
+    def read(self, root: Path) -> DataSet:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 

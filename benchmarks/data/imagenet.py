@@ -1,33 +1,74 @@
-"""ImageNet-1k: known to the harness, so that plans and errors can name it; reading it is not built yet."""
+"""ImageNet-1k, streamed from class folders; and which of its classes the smaller test sets have."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from benchmarks.data.dataset import DataSet, Source
+from benchmarks.data.image_cache import Preparation
+from benchmarks.data.image_folder import Listing, list_classes
+from benchmarks.data.streaming import stream
 from benchmarks.errors import UserError
-from benchmarks.runtime import DATA_VARIABLE
+
+RESIZE = 256
+CLASSES = Path(__file__).with_name("imagenet_classes.txt")
+
+
+@cache
+def imagenet_classes(subset: str = "") -> tuple[str, ...]:
+    """The WordNet ids in the order of the labels: all 1,000, or the 200 of ImageNet-A (``a``) or -R (``r``)."""
+    lines = [line.split() for line in CLASSES.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    return tuple(wnid for wnid, *sets in lines if not subset or subset in sets)
 
 
 class ImageNet(Source):
-    """1,281,167 training and 50,000 validation images in 1,000 class folders each."""
+    """1,281,167 training and 50,000 validation images in 1,000 class folders each.
+
+    Test images: the shorter side resized to 256, bicubic, the central 224 x 224 pixels. Training images are kept with
+    a shorter side of ``stored_side``, and crops are cut out of those; without ``recipe.min_crop_area`` the central 7/8
+    of the shorter side is seen, as in a test. The DAMP authors cut the central 224 / 256 of the shorter side and resize
+    that, with TensorFlow's bicubic filter, and crop training images out of the original files (``stored_side: 0``).
+
+    Args:
+        stored_side: pixels of the shorter side of decoded training images; about 340 GB for 256. 0: as they are.
+    """
+
+    files: ClassVar[str] = "imagenet"
+    published_sets: ClassVar[tuple[str, ...]] = ("imagenet_c", "imagenet_c_bar")
 
     num_classes = 1000
     in_channels = 3
     image_size = 224
 
-    def __init__(self) -> None:
-        self.corruptions = {}
+    def __init__(
+        self,
+        *,
+        stored_side: int = RESIZE,
+        corruptions: dict[str, list[float]] | None = None,
+        corrupted: str = "generated",
+        split: str = "test",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        if stored_side < 0:
+            raise UserError(f"dataset.stored_side={stored_side}: a number of pixels, or 0 to keep all")
+        self.stored_side = stored_side
+        super().__init__(
+            corruptions=corruptions, corrupted=corrupted, split=split, mean=mean, std=std, cache=cache
+        )
 
-    def missing(self, root: Path) -> str | None:
-        folder = root / "imagenet"
-        absent = [name for name in ("train", "val") if not (folder / name).is_dir()]
-        if absent:
-            return (
-                f"data set imagenet lacks the folders {' and '.join(absent)} (each with 1,000 class folders) in "
-                f"{folder} (set {DATA_VARIABLE} to the folder that holds imagenet; ask image-net.org for access)"
-            )
-        return f"data set imagenet is in {folder}, but this version can't stream it yet"
+    def listing(self, root: Path, part: str) -> Listing:
+        """The images of ``train`` or ``val``: all class folders are there and none is empty. Labels by sorted id."""
+        return list_classes(root / "imagenet" / part, imagenet_classes())
 
-    def load(self, root: Path, download: bool = False) -> DataSet:
-        raise UserError(str(self.missing(root)))
+    def read(self, root: Path) -> DataSet:
+        train, test, size = self.listing(root, "train"), self.listing(root, "val"), self.image_size
+        return DataSet(
+            stream(train, self.cache, size, Preparation(self.stored_side), share=size / RESIZE),
+            stream(test, self.cache, size, Preparation(RESIZE, crop=size)),
+            mean=(0.485, 0.456, 0.406),  # as for the authors' ResNets; their ViTs have 0.5 and 0.5
+            std=(0.229, 0.224, 0.225),
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,71 +11,134 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cell import Cell
+from benchmarks.data.corrupted import PublishedCorruptions
 from benchmarks.data.corruptions import SEVERITIES, corrupt
-from benchmarks.data.dataset import DataSet, Source
+from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
+from benchmarks.evaluation.attacks import attacks
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
-from benchmarks.evaluation.metrics import measure
+from benchmarks.evaluation.metrics import per_example, summarise
 from weightaug.method import Method
+from weightaug.random import derive_seed
 
 REESTIMATION_BATCHES = 16
+KEPT_BYTES = 4 * 2**30
+"""Corrupted images are made once and kept on the device if all of them take no more than this; else batch by batch."""
+
+Corrupted = Callable[[Tensor, Tensor], Tensor]
+"""Maps clean test images uint8 [n, C, H, W] and their places in the test set (int64 [n], CPU) to corrupted ones."""
 
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """The clean test images and every corruption of them, made once and kept on the device."""
+    """The test images, clean and with every corruption of every severity."""
 
-    labels: Tensor
-    clean: Tensor
-    corrupted: dict[tuple[str, int], Tensor]
+    clean: ImageSet
+    corrupted: dict[tuple[str, int], Corrupted]
+    origins: dict[str, str]  # type of corruption -> generated or published
 
     @classmethod
-    def make(cls, source: Source, data: DataSet, corruptions: bool = True) -> EvaluationImages:
-        images = data.test.images
-        corrupted = {
-            (name, severity): corrupt(images, name, severity, parameters[severity - 1])
-            for name, parameters in (source.corruptions.items() if corruptions else ())
-            for severity in SEVERITIES
-        }
-        return cls(data.test.labels, images, corrupted)
+    def make(
+        cls,
+        source: Source,
+        data: DataSet,
+        corruptions: bool = True,
+        published: PublishedCorruptions | None = None,
+    ) -> EvaluationImages:
+        """With ``corruptions``, the ``published`` ones, or else the source's, generated."""
+        test = data.test
+        corrupted: dict[tuple[str, int], Corrupted] = {}
+        if corruptions and published is not None:
+            corrupted = {key: _published(published, *key) for key in published}
+        elif corruptions:
+            corrupted = {
+                (name, severity): _generated(name, severity, parameters[severity - 1])
+                for name, parameters in source.corruptions.items()
+                for severity in SEVERITIES
+            }
+        origins = {name: "generated" if published is None else "published" for name, _ in corrupted}
+        if isinstance(test, Images) and test.images.nbytes * len(corrupted) <= KEPT_BYTES:
+            everything = torch.arange(len(test))
+            corrupted = {key: _kept(made(test.images, everything)) for key, made in corrupted.items()}
+        return cls(test, corrupted, origins)
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The clean images once: (uint8 [n, C, H, W], labels [n], places [n])."""
+        order = torch.arange(len(self.clean))
+        places = order.split(size)
+        for (images, labels), of_batch in zip(self.clean.read(order, size), places, strict=True):
+            yield images, labels, of_batch
+
+
+def _generated(name: str, severity: int, parameter: float) -> Corrupted:
+    return lambda images, places: corrupt(images, name, severity, parameter)
+
+
+def _published(source: PublishedCorruptions, name: str, severity: int) -> Corrupted:
+    return lambda images, places: source.read(name, severity, places).to(images.device)
+
+
+def _kept(whole: Tensor) -> Corrupted:
+    return lambda images, places: whole[places.to(whole.device)]
 
 
 def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
-    """The ``metrics`` of a card: for each mode the clean and the corrupted measurements, raw."""
+    """The ``metrics`` of a card: for each mode the clean, corrupted and attacked measurements, raw."""
     method.model.eval()
-    return {mode: _evaluate_mode(cell, method, mode, data, sets) for mode in method.modes}
+    measured = {}
+    for mode in method.modes:
+        with _batch_norm(cell, method, mode, data):
+            measured[mode] = _passive(cell, method, mode, data, sets)
+            if attacked := _attacked(cell, method, mode, data, sets):
+                measured[mode]["attacks"] = attacked
+    return measured
 
 
-def _evaluate_mode(
-    cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages
-) -> dict[str, Any]:
-    def measured(images: Tensor) -> dict[str, Any]:
-        logits = torch.cat(
-            [method.predict(x, mode) for x in _batches(data, images, cell.evaluation.batch_size)]
-        )
-        return measure(logits.float(), sets.labels, bins=cell.evaluation.ece_bins)
+def _passive(cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
+    """Clean and all corrupted images in one pass over the test set; of each image five numbers are kept."""
+    examples: dict[tuple[str, int], list[Tensor]] = {}
+    for images, labels, places in sets.batches(cell.evaluation.batch_size):
+        for key, made in ((("clean", 0), None), *sets.corrupted.items()):
+            x = data.normalise(images if made is None else made(images, places))
+            examples.setdefault(key, []).append(per_example(method.predict(x, mode).float(), labels))
+    measured = {key: summarise(torch.cat(of, 1), cell.evaluation.ece_bins) for key, of in examples.items()}
+    corrupted: dict[str, dict[str, list[float]]] = {}
+    for name, severity in sets.corrupted:
+        for what, value in measured[name, severity].items():
+            if what != "n":
+                corrupted.setdefault(name, {}).setdefault(what, []).append(value)
+    return {"clean": measured["clean", 0], "corrupted": corrupted}
 
-    with _batch_norm(cell, method, mode, data):
-        clean = measured(sets.clean)
-        corrupted: dict[str, dict[str, list[float]]] = {}
-        for (name, _), images in sets.corrupted.items():
-            for key, value in measured(images).items():
-                if key != "n":
-                    corrupted.setdefault(name, {}).setdefault(key, []).append(value)
-    return {"clean": clean, "corrupted": corrupted}
+
+def _attacked(cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
+    """The measurements under each attack that the cell asks for, with the attack's parameters."""
+
+    def logits(pixels: Tensor) -> Tensor:
+        return method.logits(data.standardise(pixels), mode)
+
+    measured = {}
+    for name, (attack, parameters) in attacks(cell.evaluation).items():
+        examples = []
+        for batch, (images, labels, _) in enumerate(sets.batches(cell.evaluation.batch_size)):
+            seed = derive_seed(cell.seed, name, batch)
+            attacked = attack(logits, images.float() / 255, labels, seed)
+            predicted = method.predict(data.standardise(attacked), mode)
+            examples.append(per_example(predicted.float(), labels))
+        measured[name] = {**parameters, **summarise(torch.cat(examples, 1), cell.evaluation.ece_bins)}
+    return measured
 
 
 def _batch_norm(cell: Cell, method: Method, mode: str, data: DataSet) -> AbstractContextManager[Any]:
     model: nn.Module = method.model
     if cell.evaluation.batch_norm == "reestimated":
-        batches = _batches(data, data.train.images, cell.recipe.batch_size, most=REESTIMATION_BATCHES)
+        images = data.train.read(_training_places(cell, data), cell.recipe.batch_size)
+        batches = (data.normalise(x) for x, _ in images)
         return reestimate(model, lambda x: method.predict(x, mode), batches)
     if cell.evaluation.batch_norm == "batch":
         return batch_statistics(model)
     return nullcontext()
 
 
-def _batches(data: DataSet, images: Tensor, size: int, most: int | None = None) -> Iterator[Tensor]:
-    for number, chunk in enumerate(images.split(size)):
-        if most is not None and number >= most:
-            return
-        yield data.normalise(chunk)
+def _training_places(cell: Cell, data: DataSet) -> Tensor:
+    """Some training images, evenly spaced, as a set may be sorted by class."""
+    count = min(REESTIMATION_BATCHES * cell.recipe.batch_size, len(data.train))
+    return torch.arange(count) * (len(data.train) // count)

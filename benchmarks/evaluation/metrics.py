@@ -21,18 +21,22 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> 
         labels: [N].
     """
     confidence, prediction = probabilities.max(dim=1)
+    return _calibration_gap(confidence, (prediction == labels).to(confidence), bins)
+
+
+def _calibration_gap(confidence: Tensor, correct: Tensor, bins: int) -> float:
+    """``sum_b |sum of confidence - correct in b| / N``, both [N] in the same precision."""
     # i * (1 / bins) as in numpy.linspace, not i / bins: it decides where a confidence on an edge belongs.
-    edges = torch.tensor([*(i * (1 / bins) for i in range(bins)), 1.0], dtype=torch.float64).to(probabilities)
+    edges = torch.tensor([*(i * (1 / bins) for i in range(bins)), 1.0], dtype=torch.float64).to(confidence)
     # right=False: the bin of c is the last edge below c, so edges[b] < c <= edges[b + 1].
     bin_of = torch.bucketize(confidence, edges, right=False) - 1
     inside = bin_of >= 0
-    gap = torch.zeros(bins, dtype=torch.float64, device=probabilities.device)
-    difference = (confidence - (prediction == labels).to(confidence)).double()
+    gap = torch.zeros(bins, dtype=torch.float64, device=confidence.device)
+    difference = (confidence - correct).double()
     gap.index_add_(0, bin_of[inside].clamp(max=bins - 1), difference[inside])
-    return float(gap.abs().sum()) / len(labels)
+    return float(gap.abs().sum()) / len(confidence)
 
 
-@torch.no_grad()
 def measure(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
     """n, error [%], top3_error [%], nll [nats] and ece [share, 0 to 1], computed in float64.
 
@@ -43,6 +47,16 @@ def measure(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
         logits: [N, classes].
         labels: [N], class numbers.
     """
+    return summarise(per_example(logits, labels), bins)
+
+
+@torch.no_grad()
+def per_example(logits: Tensor, labels: Tensor) -> Tensor:
+    """All that :func:`summarise` needs of each example, float64 [5, N]: five numbers in the place of all logits.
+
+    Wrong, not among the first three, negative log-likelihood, confidence (NaN where a logit is not finite), and
+    whether the most probable class is right.
+    """
     if logits.dim() != 2 or logits.shape[:1] != labels.shape or len(labels) == 0:
         raise UserError(
             f"metrics need logits [N, classes] and labels [N], got {[*logits.shape]} and {[*labels.shape]}"
@@ -51,10 +65,26 @@ def measure(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, float]:
     finite = logits.isfinite().all(dim=1)
     first = (logits.argmax(dim=1) == labels) & finite
     top3 = (logits.topk(min(3, logits.shape[1]), dim=1).indices == labels[:, None]).any(dim=1) & finite
+    confidence, prediction = logits.softmax(dim=1).max(dim=1)
+    return torch.stack(
+        [
+            (~first).double(),
+            (~(first | top3)).double(),
+            F.cross_entropy(logits, labels, reduction="none"),
+            confidence.masked_fill(~finite, float("nan")),
+            (prediction == labels).double(),
+        ]
+    )
+
+
+def summarise(examples: Tensor, bins: int = 15) -> dict[str, float]:
+    """The measurements of a test set from those of its examples, see :func:`measure` and :func:`per_example`."""
+    wrong, beyond, nll, confidence, correct = examples
+    finite = not bool(confidence.isnan().any())
     return {
-        "n": len(labels),
-        "error": 100 * float((~first).double().mean()),
-        "top3_error": 100 * float((~(first | top3)).double().mean()),
-        "nll": float(F.cross_entropy(logits, labels)),
-        "ece": calibration_error(logits.softmax(dim=1), labels, bins) if bool(finite.all()) else float("nan"),
+        "n": examples.shape[1],
+        "error": 100 * float(wrong.mean()),
+        "top3_error": 100 * float(beyond.mean()),
+        "nll": float(nll.mean()),
+        "ece": _calibration_gap(confidence, correct, bins) if finite else float("nan"),
     }

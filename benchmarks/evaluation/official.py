@@ -25,17 +25,15 @@ def official_errors(cell: Cell, method: Method, data: DataSet, epoch: int) -> di
     Source: main.py (test, test_two) of the authors' code, where nothing ever calls ``net.eval()``.
     """
     seed = derive_seed(cell.seed, "official", epoch)
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed)).to(
-        data.test.labels.device
-    )
+    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(seed))
     errors = {}
     with _own_randomness(method, seed), batch_statistics(method.model, dropout=True):
         for mode in method.modes:
             torch.manual_seed(derive_seed(seed, mode))  # dropout's; every training step sets its own
-            wrong = torch.zeros((), device=order.device)
-            for chosen in order.split(cell.recipe.batch_size):
-                predicted = method.predict(data.normalise(data.test.images[chosen]), mode).argmax(dim=1)
-                wrong += (predicted != data.test.labels[chosen]).sum()
+            wrong = torch.zeros((), device=data.test.labels.device)
+            for images, labels in data.test.read(order, cell.recipe.batch_size):
+                predicted = method.predict(data.normalise(images), mode).argmax(dim=1)
+                wrong += (predicted != labels).sum()
             errors[f"official_{mode}_error"] = 100 * float(wrong) / len(order)
     return errors
 

@@ -81,7 +81,7 @@ class Watch:
         position = f"[{len(self.done) + len(self.failed)}/{len(self.cells)}] {cell.label}"
         if cell.id in self.failed:
             return f"{position}: FAILED: {self.failed[cell.id]}"
-        card = self.store.read(cell.id)
+        card = self.store.read(cell.id, cell)
         if card is None or card["metrics"] is None:
             return f"{position}: diverged"
         modes = [f"{name} {metrics['clean']['error']:.2f} %" for name, metrics in card["metrics"].items()]

@@ -89,9 +89,9 @@ class Request:
             return None
         return load_published(registry.lookup("published", self.table.published).path)
 
-    def cards(self, read: Callable[[str], Card | None]) -> Mapping[Place, Card | None]:
+    def cards(self, read: Callable[[str, Cell], Card | None]) -> Mapping[Place, Card | None]:
         """The card of every place; None where there is none yet."""
-        found = {cell_id: read(cell_id) for cell_id in self.cells}
+        found = {cell_id: read(cell_id, cell) for cell_id, cell in self.cells.items()}
         return {place: found[cell_id] for place, cell_id in self.places.items()}
 
 
@@ -104,7 +104,7 @@ def reproduce(request: Request) -> int:
     store = Store(request.runtime.store_folder)
     cells = list(request.cells.values())
     for cell in cells:
-        store.read(cell.id)  # sets damaged cards aside, so that their cells are run again
+        store.read(cell.id, cell)  # sets damaged cards aside, so that their cells are run again
     session = uuid.uuid4().hex
     watch = Watch(cells, store, session)
     note(
@@ -147,8 +147,9 @@ def report(request: Request, folder: str | None) -> int:
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"--cards {folder}: no such folder")
     store = Store(request.runtime.store_folder) if folder is None else None
-    read = store.read if store else lambda cell_id: read_card(Path(str(folder)) / f"{cell_id}.json")
-    cards = request.cards(read)
+    cards = request.cards(
+        store.read if store else lambda cell_id, cell: read_card(Path(str(folder)) / f"{cell_id}.json", cell)
+    )
     if not any(cards.values()):
         where = folder or request.runtime.store_folder / "cards"
         raise UserError(

@@ -15,11 +15,13 @@ from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.errors import UserError
+from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
+from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime
 from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.trainer import Progress, Trainer, build, schedule
@@ -33,7 +35,8 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     Builds all that the training needs, so that nothing is found wrong only after other cells have run; and
     downloads missing data if that is allowed, so that worker processes find it there.
     """
-    source: Source = cell.dataset.build()
+    check_installed(cell.evaluation)
+    source = _source(cell, runtime)
     problem = None if runtime.download else source.missing(runtime.data_folder)
     model, method = build(cell, source, "cpu")
     build_optimizer(cell.recipe, model, method.parameters())
@@ -44,7 +47,12 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         )
     if problem:
         return [problem]
-    schedule(cell.recipe, len(_load(cell, source, runtime).train))
+    examples = len(_load(cell, source, runtime).train)
+    schedule(cell.recipe, examples)
+    if copies > examples:
+        raise UserError(
+            f"{cell.dataset.name} has {examples} training images, fewer than method.sub_batches={copies}"
+        )
     return []
 
 
@@ -59,7 +67,7 @@ def run_cell(
         command: what the person typed, for the card.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    source: Source = cell.dataset.build()
+    source = _source(cell, runtime)
     data, sets = _data(cell, source, runtime, device)
     mirror = Mirror(runtime.wandb, store.folder, group)
     mirror.start(cell.id, cell.label, cell.as_dict())
@@ -74,11 +82,21 @@ def run_cell(
 
     checkpoint = store.work(cell.id) / "checkpoint.pt"
     progress = trainer.run(checkpoint, every=runtime.checkpoint_seconds, after_epoch=after_epoch)
+    method_state = trainer.method.state_dict()  # as trained: an evaluation may draw, too
     begun = time.perf_counter()
     metrics = None if progress.diverged_at else evaluate(cell, trainer.method, data, sets)
     evaluation_seconds = time.perf_counter() - begun
     if metrics is not None and not _finite(metrics):  # logits that overflow are divergence seen late
         metrics, progress.diverged_at = None, {"epoch": progress.epoch, "step": progress.step}
+    weights = None
+    if runtime.weights == "keep" and not progress.diverged_at:  # there before the card, which promises them
+        inputs = {
+            "channels": source.in_channels,
+            "size": source.image_size,
+            "mean": data.mean,
+            "std": data.std,
+        }
+        weights = save(store.weights(cell.id), store.work(cell.id), cell, inputs, trainer.model, method_state)
     card: Card = {
         "schema": SCHEMA,
         "id": cell.id,
@@ -86,8 +104,10 @@ def run_cell(
         "cell": cell.as_dict(),
         "metrics": metrics,
         "diverged_at": progress.diverged_at,
+        "corrupted_images": sets.origins,
         "curve": progress.curve,
         "cost": _cost(trainer, source, progress, evaluation_seconds, heartbeat, device),
+        "weights": weights,
         "provenance": provenance(
             device, torch.get_num_threads(), command, started, datetime.now(UTC).isoformat(timespec="seconds")
         ),
@@ -128,6 +148,11 @@ def _cost(
     }
 
 
+def _source(cell: Cell, runtime: Runtime) -> Source:
+    source: Source = cell.dataset.build({"cache": runtime.cache_folder})
+    return source
+
+
 _loaded: dict[str, Any] = {}
 
 
@@ -141,13 +166,23 @@ def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[Da
     data = _load(cell, source, runtime)
     on_device = _kept(device, cell, lambda: data.to(device))
     images = _kept(
-        "corrupted", cell, lambda: EvaluationImages.make(source, on_device, cell.evaluation.corruptions)
+        "corrupted",
+        cell,
+        lambda: EvaluationImages.make(
+            source,
+            on_device,
+            cell.evaluation.corruptions,
+            source.published(runtime.data_folder, on_device.test.labels),
+        ),
     )
     return on_device, images
 
 
 def _kept(what: str, cell: Cell, make: Callable[[], T]) -> T:
-    key = json.dumps([cell.dataset.name, cell.dataset.arguments, cell.evaluation.corruptions], sort_keys=True)
+    dataset = cell.dataset
+    key = json.dumps(
+        [dataset.name, dataset.arguments, dataset.content, cell.evaluation.corruptions], sort_keys=True
+    )
     if _loaded.get("key") != key:
         _loaded.clear()
         _loaded["key"] = key

@@ -19,7 +19,7 @@ def run(overrides: Sequence[str]) -> int:
     cell, runtime = load(overrides)
     device = runtime.resolve_device()
     store = Store(runtime.store_folder)
-    card = store.read(cell.id)
+    card = store.read(cell.id, cell)
     if card is None:
         import torch
 
@@ -36,19 +36,21 @@ def run(overrides: Sequence[str]) -> int:
                     f"cell {cell.id} is being run by process {other.get('pid', '?')}; wait for it or end it"
                 )
             begun = time.monotonic()
-            card = store.read(cell.id) or run_cell(
+            card = store.read(cell.id, cell) or run_cell(
                 cell, runtime, device, store, heartbeat, "single", command_line()
             )
             note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")
     else:
         note(f"{cell.label}: finished before, nothing to do")
     for mode, metrics in (card["metrics"] or {}).items():
-        errors = [error for values in metrics["corrupted"].values() for error in values["error"]]
-        corrupted = f", corrupted error {sum(errors) / len(errors):.2f} %" if errors else ""
-        official = measure(card, "official.error", mode)
-        best = "" if official is None else f", official (training mode, best epoch on test) {official:.2f} %"
-        print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{corrupted}{best}")
+        named = {"corrupted error": measure(card, "corrupted.error", mode)}
+        named |= {f"{name} error": values["error"] for name, values in metrics.get("attacks", {}).items()}
+        named["official (training mode, best epoch on test)"] = measure(card, "official.error", mode)
+        further = [f", {name} {error:.2f} %" for name, error in named.items() if error is not None]
+        print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{''.join(further)}")
     if card["diverged_at"]:
         print(f"diverged in epoch {card['diverged_at']['epoch']}", file=sys.stdout)
+    if card.get("weights"):
+        print(f"weights: {store.weights(cell.id)}")
     print(f"card: {store.cards / cell.id}.json")
     return 0

@@ -45,6 +45,7 @@ def work(
 ) -> None:
     """The life of one worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
+    multiprocessing.current_process().daemon = False  # may start processes, which load streams
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch
 

@@ -35,10 +35,11 @@ class Sample:
     values: Mapping[int, float]
     diverged: tuple[int, ...]
     missing: tuple[int, ...]
+    unmeasured: tuple[int, ...] = ()  # finished, but the evaluation left this metric out
 
     @property
     def runs(self) -> int:
-        """How many runs there are, diverged ones included."""
+        """How many runs have a value or diverged."""
         return len(self.values.keys() | set(self.diverged))
 
     @property
@@ -132,10 +133,12 @@ def take(cards: Mapping[int, Card | None], row: Row, metric: str) -> Sample:
     """The values of ``metric`` in the cards of ``row``."""
     present = {seed: card for seed, card in cards.items() if card is not None}
     measured = {seed: measure(card, metric, row.mode) for seed, card in present.items()}
+    diverged = tuple(seed for seed, card in present.items() if card["status"] == "diverged")
     return Sample(
         {seed: value for seed, value in measured.items() if value is not None},
-        tuple(seed for seed, card in present.items() if card["status"] == "diverged"),
+        diverged,
         tuple(seed for seed in cards if seed not in present),
+        tuple(seed for seed, value in measured.items() if value is None and seed not in diverged),
     )
 
 
@@ -181,7 +184,7 @@ def _judge(
 ) -> Finding:
     """The verdict on one published number."""
     if not sample.runs:
-        return Finding(Verdict.NOT_RUN)
+        return _without_numbers(sample)
     if value is None:
         return Finding(Verdict.NO_REFERENCE, "a row of our own")
     if value.value is None:
@@ -198,6 +201,13 @@ def _judge(
     binomial = images if column.metric.endswith(".error") else None
     estimate = difference_from_published(counted, value.value, value.spread, value.runs, binomial)
     return _with_caveats(equivalence(estimate, 0.0, column.margin), column.metric, (sample,))
+
+
+def _without_numbers(sample: Sample) -> Finding:
+    """The verdict where no run has a value: none was run, or the evaluation left the metric out."""
+    if sample.unmeasured:
+        return Finding(Verdict.INCONCLUSIVE, "not measured")
+    return Finding(Verdict.NOT_RUN)
 
 
 def _claims(evidence: Evidence) -> tuple[ClaimFinding, ...]:
@@ -223,8 +233,9 @@ def _claims(evidence: Evidence) -> tuple[ClaimFinding, ...]:
 
 def _test(claim: Claim, left: Sample, right: Sample) -> Finding | Paired:
     """A claim on one panel: a finding, or for an ordering a test that awaits its correction."""
-    if not left.runs or not right.runs:
-        return Finding(Verdict.NOT_RUN)
+    for sample in (left, right):
+        if not sample.runs:
+            return _without_numbers(sample)
     ours, others = left.counting_diverged(claim.metric), right.counting_diverged(claim.metric)
     seeds = [seed for seed in ours if seed in others and (others[seed] > 0 or isinstance(claim, Ordering))]
     firsts, seconds = [ours[seed] for seed in seeds], [others[seed] for seed in seeds]
@@ -258,4 +269,7 @@ def _with_caveats(finding: Finding, metric: str, samples: Sequence[Sample]) -> F
     missing = len({seed for sample in samples for seed in sample.missing})
     if missing:
         notes.append(f"{missing} seed{'s' * (missing > 1)} not run")
+    unmeasured = len({seed for sample in samples if sample.runs for seed in sample.unmeasured})
+    if unmeasured:
+        notes.append(f"{unmeasured} seed{'s' * (unmeasured > 1)} not measured")
     return replace(finding, reason="; ".join(notes))

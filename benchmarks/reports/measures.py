@@ -2,22 +2,22 @@
 
     clean.KEY           on the clean test inputs                          KEY: error, top3_error, nll, ece
     corrupted.KEY       unweighted mean over all corruption types and severities
+    corrupted15.KEY     over the 15 standard types, corrupted19.KEY over these and the 4 extra ones
     severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs
     type.NAME.KEY       mean over the severities of one corruption type
+    attack.NAME.KEY     under an attack: fgsm, pgd, autoattack
     official.error      the least clean test error of all epochs by the WAS authors' protocol, in training mode
                         and chosen on the test set; None without evaluation.official_was
     cost.NAME           a number of the card's cost, e.g. cost.seconds_per_epoch
 
-Means are unweighted because all corrupted sets have the same size (DAMP paper, section 4 and its tables'
-captions).
+None where it was not measured. The formulas are in :mod:`benchmarks.reports.aggregates`.
 """
 
 from __future__ import annotations
 
-from statistics import fmean
-
 from benchmarks.errors import UserError, unknown_name
-from benchmarks.results.card import COSTS, MEASURED, Card
+from benchmarks.reports.aggregates import GROUPS, by_severity, by_type, mean
+from benchmarks.results.card import ATTACKS, COSTS, MEASURED, Card
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # The worst that can be measured, which a diverged run counts as. The negative log-likelihood has no worst.
@@ -27,7 +27,8 @@ WORST = {"error": 100.0, "top3_error": 100.0, "ece": 1.0}
 def check_metric(path: str, where: str) -> None:
     """Raise a :class:`UserError` unless ``path`` is a metric path; ``where`` names its place."""
     parts = path.split(".")
-    lengths = {"clean": 2, "corrupted": 2, "severity": 3, "type": 3, "cost": 2, "official": 2}
+    lengths = {"clean": 2, **dict.fromkeys(GROUPS, 2), "severity": 3, "type": 3, "attack": 3}
+    lengths |= {"cost": 2, "official": 2}
     if parts[0] not in lengths:
         raise unknown_name(
             f"metric in {where}:", path, [*(f"{k}.error" for k in ("clean", "corrupted")), *lengths]
@@ -39,6 +40,8 @@ def check_metric(path: str, where: str) -> None:
         raise unknown_name(f"metric in {where}:", path, [".".join((*parts[:-1], name)) for name in known])
     if parts[0] == "severity" and parts[1] not in {str(s) for s in (0, *SEVERITIES)}:
         raise UserError(f"{where}: the metric {path!r} needs a severity from 0 to {SEVERITIES[-1]}")
+    if parts[0] == "attack" and parts[1] not in ATTACKS:
+        raise unknown_name(f"attack in {where}:", parts[1], ATTACKS)
 
 
 def measure(card: Card, path: str, mode: str = "plain") -> float | None:
@@ -58,18 +61,22 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
         errors = [entry.get(f"official_{mode}_error") for entry in card["curve"]]
         return min((error for error in errors if error is not None), default=None)
     metrics, key = card["metrics"][mode], rest[-1]
-    corrupted = metrics["corrupted"]
     if kind == "clean" or (kind, rest[0]) == ("severity", "0"):
         return float(metrics["clean"][key])
-    if not corrupted:
+    if kind == "attack":
+        attacked = metrics.get("attacks", {}).get(rest[0])
+        return None if attacked is None else float(attacked[key])
+    if not metrics["corrupted"]:
         return None
     if kind == "severity":
-        return fmean(of_type[key][int(rest[0]) - 1] for of_type in corrupted.values())
+        levels = by_severity(metrics, key)
+        return None if levels is None else levels[int(rest[0]) - 1]
     if kind == "type":
-        if rest[0] not in corrupted:
-            raise unknown_name(f"corruption type of card {card['id']}", rest[0], corrupted)
-        return fmean(corrupted[rest[0]][key])
-    return fmean(number for of_type in corrupted.values() for number in of_type[key])
+        types = by_type(metrics, key)
+        if rest[0] not in metrics["corrupted"]:
+            raise unknown_name(f"corruption type of card {card['id']}", rest[0], metrics["corrupted"])
+        return types[rest[0]]
+    return mean(metrics, key, GROUPS[kind])
 
 
 def worst(path: str) -> float | None:

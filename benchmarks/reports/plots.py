@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy import stats
 
+from benchmarks.reports import aggregates
+from benchmarks.reports.aggregates import CLEAN
 from benchmarks.reports.measures import SEVERITIES, corruption_types
 from benchmarks.tables.table import Row, Table
 
@@ -56,7 +58,7 @@ def severity_plot(evidence: Evidence, path: Path) -> None:
     """Error against severity, 0 being the clean inputs: mean and 95 % interval over seeds, by model."""
     panels = evidence.scale.panels
     styles = _styles(evidence.table)
-    with _figure(path, 2.9 * len(panels) + 0.8) as figure:
+    with report_figure(path, 2.9 * len(panels) + 0.8) as figure:
         axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
         handles: dict[str, Any] = {}
         for axis, panel in zip(axes, panels, strict=True):
@@ -104,7 +106,7 @@ def corruption_plot(evidence: Evidence, path: Path) -> None:
         for panel in evidence.scale.panels
     }
     height = sum(0.27 * len(table) + 0.7 for table in tables.values()) + 0.2
-    with _figure(path, height) as figure:
+    with report_figure(path, height) as figure:
         axes = figure.subplots(len(tables), 1, squeeze=False)
         for axis, (label, table) in zip(axes[:, 0], tables.items(), strict=True):
             _heat_map(axis, table)
@@ -121,17 +123,15 @@ def corruption_errors(evidence: Evidence, panel: str) -> dict[str, dict[str, flo
     baseline = evidence.table.row(evidence.table.baseline or evidence.table.rows[0].name)
     lines = evidence.lines[panel]
     card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
-    metrics = {"clean": "clean.error"}
+    metrics = {CLEAN: "clean.error"}
     metrics |= {name: f"type.{name}.error" for name in (corruption_types(card) if card else ())}
-    divisors = {name: evidence.sample(panel, baseline, metric).mean for name, metric in metrics.items()}
-    table = {}
-    for line in lines:
-        means = {name: evidence.sample(panel, line.row, metric).mean for name, metric in metrics.items()}
-        table[line.row.title] = {
-            name: mean / divisor if mean is not None and (divisor := divisors[name]) else math.nan
-            for name, mean in means.items()
-        }
-    return table
+
+    def means(row: Row) -> dict[str, float]:
+        found = {name: evidence.sample(panel, row, metric).mean for name, metric in metrics.items()}
+        return {name: error for name, error in found.items() if error is not None}
+
+    none, divisors = dict.fromkeys(metrics, math.nan), means(baseline)
+    return {line.row.title: none | aggregates.corruption_errors(means(line.row), divisors) for line in lines}
 
 
 def _heat_map(axis: Axes, table: dict[str, dict[str, float]]) -> None:
@@ -191,7 +191,7 @@ def _panel_title(label: str, lines: tuple[Line, ...]) -> str:
 
 
 @contextmanager
-def _figure(path: Path, height: float) -> Iterator[Figure]:
+def report_figure(path: Path, height: float) -> Iterator[Figure]:
     """A figure in the report's style, written to ``path`` at the end, without a date or a version in it."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever style the caller's settings ask for

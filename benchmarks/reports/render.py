@@ -70,7 +70,7 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
     """The report's text. ``slug``: the folder beside it that holds plots and cards."""
     digest = hashlib.sha256(json.dumps(evidence.cards, sort_keys=True).encode()).hexdigest()
     panels = evidence.scale.panels
-    return _template().render(
+    return template("table.md.j2").render(
         table=evidence.table,
         scale=evidence.scale,
         full=evidence.scale.name == FULL,
@@ -99,7 +99,8 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """The template called ``name``."""
     environment = Environment(
         loader=PackageLoader("benchmarks.reports"),
         trim_blocks=True,
@@ -108,4 +109,4 @@ def _template() -> Template:
         undefined=StrictUndefined,
         autoescape=False,  # Markdown, from our own cards and configs
     )
-    return environment.get_template("table.md.j2")
+    return environment.get_template(name)

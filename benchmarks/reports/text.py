@@ -37,7 +37,7 @@ def spread_text(sample: Sample, digits: int = 2, scale: float = 1.0) -> str:
     if sample.diverged:
         return f"diverged {len(sample.diverged)} of {sample.runs}"
     if sample.mean is None:
-        return "NOT RUN" if not sample.runs else "not measured"
+        return "NOT RUN" if not sample.runs and not sample.unmeasured else "not measured"
     text = plain(sample.mean / scale, digits)
     return text if sample.spread is None else f"{text} ± {plain(sample.spread / scale, digits)}"
 

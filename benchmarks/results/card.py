@@ -4,10 +4,14 @@
     id          content hash of the cell, also the file's name
     status      "finished" or "diverged"
     cell        the full config: method, model, dataset, recipe, evaluation, protocol, scale, seed
-    metrics     {mode: {"clean": M, "corrupted": {type: M5}}}; null where the run diverged.
-                mode is "plain", for WAS also "shadow".
+    metrics     {mode: {"clean": M, "corrupted": {type: M5}, "attacks": {name: M and the attack's parameters}}};
+                null where the run diverged. mode is "plain", for WAS also "shadow"; without attacks the key is
+                left out. Parameters: "epsilon" (largest change of a pixel on the scale 0 to 1), for PGD also
+                "steps" and "step_size".
                 M  = {"n": int, "error": %, "top3_error": %, "nll": nats, "ece": fraction}
                 M5 = the same keys but "n", each a list over severities 1..5
+    corrupted_images  {type: "generated" | "published"}: where the corrupted test images came from (not in older
+                cards: generated)
     diverged_at {"epoch", "step"} or null
     curve       one entry per epoch: {"epoch", "step", "lr", "loss"}, loss = mean training loss; with
                 evaluation.official_was also "official_<mode>_error": %, the clean test error as the WAS
@@ -15,6 +19,9 @@
     cost        parameters, macs, flops (= 2 macs; one forward pass of one image), uncounted_operators
                 {name: count}, seconds_per_epoch (training only), training_seconds, evaluation_seconds,
                 peak_memory_bytes, resumed (how often the run was continued from a checkpoint)
+    weights     {"sha256", "bytes"} of the trained weights that lie beside the cards, see
+                :mod:`benchmarks.results.weights`; null where none were kept (weights=drop, divergence). Cards
+                from before weights were kept lack it
     provenance  commit, dirty, versions, hardware, device, command, started, finished (UTC, ISO 8601)
 
 Errors are percentages as the papers print them. Raw measurements only: every aggregate is derived from here.
@@ -29,6 +36,7 @@ STATUSES = ("finished", "diverged")
 REQUIRED = ("schema", "id", "status", "cell", "metrics", "diverged_at", "curve", "cost", "provenance")
 
 MEASURED = ("error", "top3_error", "nll", "ece")
+ATTACKS = ("fgsm", "pgd", "autoattack")
 COSTS = (
     "parameters",
     "macs",
@@ -79,12 +87,17 @@ def _check_numbers(card: Card) -> None:
                 _numbers(key, *values[key])
         for key in ("n", *MEASURED):
             _numbers(key, metrics["clean"][key])
+        for values in metrics.get("attacks", {}).values():
+            _numbers("attacks", *(values[key] for key in ("n", "epsilon", *MEASURED)))
     for entry in card["curve"]:
         _numbers("curve", entry["epoch"], entry["step"], entry["lr"], entry["loss"])
     for key in COSTS:
         _numbers(key, card["cost"][key])
     for group in ("cell", "provenance"):
         card[group].keys()
+    if card.get("weights") is not None:
+        _numbers("the weights' bytes", card["weights"]["bytes"])
+        card["weights"]["sha256"].lower()
 
 
 def _numbers(name: str, *values: Any) -> None:

@@ -1,6 +1,7 @@
 """The card store: a folder in which finished cells are cards, and running ones are locked and show a heartbeat.
 
 cards/<id>.json           one finished cell each; appears by atomic rename and is never changed
+weights/<id>.safetensors  its trained weights, there before the card; none with weights=drop or after divergence
 work/<id>/lock            held by the process that runs the cell; the system frees it when that process dies
 work/<id>/heartbeat.json  who runs the cell, since when, how far; written anew every second
 work/<id>/checkpoint.pt   where to continue
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -28,16 +29,27 @@ from benchmarks.errors import UserError, one_line
 from benchmarks.results.card import Card, DamagedCardError, check_card
 from benchmarks.results.files import set_aside, write_json
 
+if TYPE_CHECKING:
+    from benchmarks.cell import Cell
+
 BEAT_SECONDS = 1.0
 STALE_SECONDS = 60.0
 """A heartbeat of another machine older than this is a dead process's."""
 
 
 class Store:
-    """All cards below one folder. Any number of processes may use it at once."""
+    """All cards below one folder. Any number of processes may use it at once.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        read_only: nothing is made or written, and the folder must be a store already.
+    """
+
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
         self.folder = folder
+        if read_only:
+            if not self.cards.is_dir():
+                raise UserError(f"there is no card store in {folder}; say where it is (store=FOLDER)")
+            return
         try:
             self.cards.mkdir(parents=True, exist_ok=True)
             (folder / "work").mkdir(exist_ok=True)
@@ -58,9 +70,16 @@ class Store:
     def has(self, cell_id: str) -> bool:
         return (self.cards / f"{cell_id}.json").is_file()
 
-    def read(self, cell_id: str) -> Card | None:
-        """The card of a finished cell, or None. A damaged one is set aside, so that its cell is run again."""
-        return read_card(self.cards / f"{cell_id}.json")
+    def weights(self, cell_id: str) -> Path:
+        return self.folder / "weights" / f"{cell_id}.safetensors"
+
+    def read(self, cell_id: str, cell: Cell | None = None) -> Card | None:
+        """The card of a finished cell, or None. A damaged one is set aside, so that its cell is run again.
+
+        Args:
+            cell: the cell itself where it is known; a card that states other settings counts as damaged.
+        """
+        return read_card(self.cards / f"{cell_id}.json", cell)
 
     def write(self, card: Card) -> None:
         """Keep a finished cell for good."""
@@ -110,18 +129,39 @@ class Store:
         return _work_file(self.work(cell_id) / "failure.json", ("session", "error"))
 
 
-def read_card(path: Path) -> Card | None:
-    """One card file, or None where there is none. A damaged one is set aside with a warning."""
+def read_card(path: Path, cell: Cell | None = None) -> Card | None:
+    """One card file, or None where there is none. A damaged one is set aside with a warning.
+
+    Args:
+        cell: the cell itself where it is known; a card that states other settings counts as damaged.
+    """
     try:
-        card = check_card(json.loads(path.read_text()))
+        card = parse_card(path)
         if card["id"] != path.stem:
             raise DamagedCardError(f"is the card of cell {card['id']}")
+        if cell is not None and (setting := cell.contradiction(card["cell"])):
+            raise DamagedCardError(f"states another {setting} than the cell that it is named after")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, DamagedCardError) as error:
+    except DamagedCardError as error:
         set_aside(path, f"damaged card ({one_line(error)}); its cell counts as not run")
         return None
     return card
+
+
+def parse_card(path: Path) -> Card:
+    """The card in a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedCardError: the file is no valid card.
+    """
+    try:
+        return check_card(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DamagedCardError(one_line(error)) from error
 
 
 def _work_file(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Order, augmentation and noise are functions of the seed and the step, so a check
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,15 @@ from typing import Any
 import torch
 
 from benchmarks.errors import one_line
-from benchmarks.results.files import set_aside
+from benchmarks.results.files import atomic, set_aside
 
 VERSION = 1
 
 
 def save(path: Path, cell_id: str, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors, numbers, strings, lists and dicts) for the cell ``cell_id`` by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial-{os.getpid()}")
-    torch.save({"version": VERSION, "cell": cell_id, **state}, partial)
-    partial.replace(path)
+    with atomic(path) as partial:
+        torch.save({"version": VERSION, "cell": cell_id, **state}, partial)
 
 
 def load(path: Path, cell_id: str, device: str) -> dict[str, Any] | None:

@@ -34,6 +34,8 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
+    batch: int = 0  # within the epoch
+    loss: float = 0.0  # the sum over those batches
     seconds: float = 0.0  # training only
     resumed: int = 0
     diverged_at: dict[str, float] | None = None
@@ -74,13 +76,19 @@ class Trainer:
         """
         self._resume(path)
         saved = time.monotonic()
-        while self.progress.epoch < self.cell.recipe.total_epochs and not self.progress.diverged_at:
-            entry = self._epoch()
-            if after_epoch:
-                after_epoch(entry)
+
+        def save_if_due(first: Callable[[], None] = lambda: None) -> None:
+            nonlocal saved
             if path and time.monotonic() - saved >= every:
+                first()
                 self.save(path)
                 saved = time.monotonic()
+
+        while self.progress.epoch < self.cell.recipe.total_epochs and not self.progress.diverged_at:
+            entry = self._epoch(save_if_due)
+            if after_epoch:
+                after_epoch(entry)
+            save_if_due()
         if not self.progress.diverged_at and not self._finite():
             self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
         return self.progress
@@ -89,15 +97,26 @@ class Trainer:
         """Whether the last step left numbers that can be evaluated; its loss was taken before it."""
         return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
 
-    def _epoch(self) -> dict[str, float]:
+    def _epoch(self, save_if_due: Callable[[Callable[[], None]], None]) -> dict[str, float]:
+        """One epoch, or the rest of it from where the checkpoint stopped."""
         self.model.train()
-        started = self._clock()
-        total = torch.zeros((), device=self.device)
-        for x, y in epoch_batches(self.data, self.cell.recipe, self.cell.seed, self.progress.epoch):
+        done = self.progress
+        started, before = self._clock(), done.seconds
+        total = torch.tensor(done.loss, device=self.device)
+
+        def count() -> None:
+            done.loss = float(total)  # waits for the device: at the end and for checkpoints only
+            done.seconds = before + self._clock() - started
+
+        for x, y in epoch_batches(
+            self.data, self.cell.recipe, self.cell.seed, done.epoch, self.source.num_classes, done.batch
+        ):
             total += self.step(x, y)
-        loss = float(total) / self.steps  # the epoch's only wait for the device
-        self.progress.seconds += self._clock() - started
-        self.progress.epoch += 1
+            done.batch += 1
+            save_if_due(count)
+        count()
+        loss = done.loss / self.steps
+        done.epoch, done.batch, done.loss = done.epoch + 1, 0, 0.0
         rate = self.schedule(self.progress.step - 1)
         entry = {"epoch": self.progress.epoch, "step": self.progress.step, "lr": rate, "loss": loss}
         if not math.isfinite(loss):

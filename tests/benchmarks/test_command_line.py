@@ -46,6 +46,7 @@ def test_lists_say_what_there_is(weightaug: CommandLine) -> None:
         assert any(line.startswith(f"{name} ") and len(line.split()) > 3 for line in methods.splitlines())
     assert "damp/table2" in weightaug("list", "tables").stdout
     assert "digits" in weightaug("list", "datasets").stdout
+    assert "FGSM" in weightaug("list", "evaluations").stdout
     assert "vit_tiny" in weightaug("list", "models").stdout
 
 

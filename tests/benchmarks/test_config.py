@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 
-from benchmarks.config import load, schema
+from benchmarks.config import cell_of, load, schema
 from benchmarks.errors import UserError
+from benchmarks.registry import entries
 
 
 def test_overrides_reach_their_places() -> None:
@@ -97,3 +100,38 @@ def test_schema_follows_the_signature() -> None:
     fields = {field.name: field.type for field in dataclasses.fields(schema("weightaug.WAS"))}
     assert fields["translate"] is float
     assert {"model", "seed", "random", "draws"}.isdisjoint(fields)
+
+
+def names(group: str) -> list[str]:
+    return [name for name in entries(group) if name != "external"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *([f"{group}={name}"] for group in ("method", "model", "dataset", "recipe") for name in names(group)),
+        ["model=torchvision/resnet18", "model.stem=native", "method=damp", "method.sigma=0.3", "seed=7"],
+        ["evaluation.batch_norm=batch", "dataset.corruptions={contrast: [1, 2, 3, 4, 5]}", "scale=full"],
+    ],
+    ids=" ".join,
+)
+def test_a_cell_is_made_again_from_its_card(overrides: list[str]) -> None:
+    cell = load(overrides)[0]
+    again = cell_of(json.loads(json.dumps(cell.as_dict())))
+    assert again == cell
+    assert again.id == cell.id
+    assert again.contradiction(cell.as_dict()) is None
+
+
+def test_a_setting_that_an_old_card_lacks_has_its_default() -> None:
+    config = load(["recipe=vit_smoke", "method=damp"])[0].as_dict()
+    del config["recipe"]["clip_norm"], config["method"]["sigma"]
+    again = cell_of(config)
+    assert again.recipe.clip_norm is None  # not the recipe's 1.0
+    assert again.method.arguments["sigma"] == load(["method=damp"])[0].method.arguments["sigma"]
+
+
+@pytest.mark.parametrize("config", [{}, {"method": 3}, {"method": {"name": "sgd"}}])
+def test_a_config_that_is_none(config: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="lacks or garbles"):
+        cell_of(config)

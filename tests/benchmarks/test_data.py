@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import tarfile
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torchvision import datasets
 
 from benchmarks.cell import Recipe
-from benchmarks.data.batches import crop, epoch_batches, steps_per_epoch
-from benchmarks.data.cifar10 import CIFAR10
+from benchmarks.data.augmentation import crop
+from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from benchmarks.data.dataset import DataSet, Images
 from benchmarks.data.digits import Digits
-from benchmarks.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -115,73 +108,6 @@ def test_corruption_formulas() -> None:
     assert abs(float((impulse != 128).float().mean()) - 0.2) < 0.01
     shot = corrupt(torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), "shot_noise", 1, 100.0).float() / 255
     assert abs(float(shot.var()) - 0.502 / 100) < 0.0003
-
-
-def test_missing_cifar10_says_what_and_where(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        CIFAR10().load(tmp_path)
-    for part in ("data_batch_1", str(tmp_path), "WEIGHTAUG_DATA", "download=true", datasets.CIFAR10.tgz_md5):
-        assert part in str(error.value)
-
-
-@pytest.fixture
-def small_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A web server with a small archive laid out like CIFAR-10's; torchvision is told of its checksums."""
-    web = tmp_path / "web"
-    folder = web / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    sums = {}
-    for number, name in enumerate(["data_batch_1", "test_batch"]):
-        pixels = np.random.default_rng(number).integers(0, 256, (6, 3072), dtype=np.uint8)
-        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": [0, 1, 2, 3, 4, 5]}))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
-    for path in folder.iterdir():
-        sums[path.name] = hashlib.md5(path.read_bytes()).hexdigest()
-    archive = web / "cifar-10-python.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, "cifar-10-batches-py")
-
-    class Handler(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(web))  # type: ignore[arg-type]
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    replaced = {
-        "url": f"http://127.0.0.1:{server.server_port}/{archive.name}",
-        "tgz_md5": hashlib.md5(archive.read_bytes()).hexdigest(),
-        "train_list": [["data_batch_1", sums["data_batch_1"]]],
-        "test_list": [["test_batch", sums["test_batch"]]],
-        "meta": {"filename": "batches.meta", "key": "label_names", "md5": sums["batches.meta"]},
-    }
-    for name, value in replaced.items():
-        monkeypatch.setattr(datasets.CIFAR10, name, value)
-    yield tmp_path / "data"
-    server.shutdown()
-
-
-def test_cifar10_is_fetched_and_checked(small_cifar10: Path) -> None:
-    data = CIFAR10().load(small_cifar10, download=True)
-    assert data.train.images.shape == (6, 3, 32, 32)
-    assert data.test.labels.tolist() == [0, 1, 2, 3, 4, 5]
-    assert torch.equal(
-        CIFAR10().load(small_cifar10).train.images, data.train.images
-    )  # now without the server
-
-
-def test_wrong_archive_is_refused(small_cifar10: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", "0" * 32)
-    with pytest.raises(UserError, match="can't be fetched"):
-        CIFAR10().load(small_cifar10, download=True)
-
-
-def test_damaged_file_is_named_and_not_opened(small_cifar10: Path) -> None:
-    CIFAR10().load(small_cifar10, download=True)
-    (small_cifar10 / "cifar-10-batches-py" / "test_batch").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"test_batch differs from the published MD5"):
-        CIFAR10().load(small_cifar10)
 
 
 def test_normalisation_is_per_channel() -> None:

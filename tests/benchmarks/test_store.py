@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.config import load
 from benchmarks.errors import UserError
 from benchmarks.results.card import COSTS, MEASURED, REQUIRED, SCHEMA, DamagedCardError, check_card
 from benchmarks.results.files import write_json
@@ -163,3 +164,56 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"NaN|nan|JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+
+
+def _without(config: dict[str, Any], group: str, key: str) -> dict[str, Any]:
+    return {**config, group: {k: v for k, v in config[group].items() if k != key}}
+
+
+def _with(config: dict[str, Any], group: str, **changes: Any) -> dict[str, Any]:
+    return {**config, group: {**config[group], **changes}}
+
+
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        (lambda config: config, None),
+        (lambda config: _without(config, "method", "noise"), None),  # of before there was such a setting
+        (lambda config: _without(config, "recipe", "clip_norm"), None),
+        (lambda config: _with(config, "method", gone=1), None),  # and of before there was none
+        (lambda config: _with(config, "method", sigma=0.2), "method.sigma"),
+        (lambda config: _without(config, "method", "sigma"), "method.sigma"),
+        (lambda config: _with(config, "method", name="daap"), "method.name"),
+        (lambda config: _with(config, "recipe", clip_norm=1.0), "recipe.clip_norm"),
+        (lambda config: _with(config, "dataset", corruptions={}), "dataset.corruptions"),
+        (lambda config: {**config, "seed": 1}, "seed"),
+        (lambda config: {**config, "model": "resnet_tiny"}, "model.name"),
+        (lambda config: {}, "method.name"),
+    ],
+)
+def test_a_card_that_states_other_settings_than_its_cell_is_set_aside(
+    tmp_path: Path, change: Any, setting: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = load(["method=damp", "method.sigma=0.1"])[0]
+    store = Store(tmp_path)
+    store.write({**card(cell.id), "cell": change(json.loads(json.dumps(cell.as_dict())))})
+    assert store.read(cell.id) is not None  # who does not know the cell can't tell
+    assert (store.read(cell.id, cell) is None) == (setting is not None)
+    assert store.has(cell.id) == (setting is None)
+    if setting:
+        assert f"states another {setting} than the cell that it is named after" in capsys.readouterr().err
+
+
+def test_what_a_card_says_of_its_weights(tmp_path: Path) -> None:
+    kept = {"sha256": "0f", "bytes": 3}
+    for entry in (None, kept):
+        assert check_card({**card("aa"), "weights": entry})
+    for entry in ({}, 3, {**kept, "bytes": "x"}, {**kept, "sha256": 1}):
+        with pytest.raises(DamagedCardError, match=r"weights|garbles"):
+            check_card({**card("aa"), "weights": entry})
+
+
+def test_a_store_to_read_from_must_be_there_and_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no card store"):
+        Store(tmp_path / "runs", read_only=True)
+    assert not (tmp_path / "runs").exists()

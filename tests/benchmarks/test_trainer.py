@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.config import load
+from benchmarks.data.batches import epoch_batches
 from benchmarks.data.dataset import DataSet, Images, Source
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.registry import entries
@@ -67,6 +68,70 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(method: str, model: st
     assert last.progress.resumed == 2
     assert last.progress.curve == whole.progress.curve
     assert all(torch.equal(a, b) for a, b in zip(weights(last), weights(whole), strict=True))
+
+
+def test_a_run_that_dies_within_an_epoch_continues_from_its_last_batch(tmp_path: Path) -> None:
+    augmented = ["recipe.mixup_alpha=0.4", "recipe.randaugment=torchvision", "recipe.flip=true"]
+    overrides = ["method=was", "recipe.epochs=2", "recipe.batch_size=16", *augmented]
+    whole, first, second = (trainer(*overrides) for _ in range(3))
+    whole.run()
+    assert whole.steps == 6
+
+    class KilledError(Exception):
+        pass
+
+    step = first.step
+
+    def die(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if first.progress.step == 9:  # in the second epoch
+            raise KilledError
+        return step(x, y)
+
+    first.step = die  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        first.run(tmp_path / "checkpoint.pt", every=0)
+    steps = []
+    second.optimizer.register_step_post_hook(lambda *_: steps.append(second.progress.step))
+    second.run(tmp_path / "checkpoint.pt", every=0)
+    assert steps == list(range(9, 12))
+    assert second.progress.resumed == 1
+    assert second.progress.curve == whole.progress.curve
+    assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
+    assert second.progress.seconds > 0
+
+
+def test_a_checkpoint_after_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
+    """The epoch is finished without training anything again."""
+    whole, first, second = (trainer("recipe.epochs=1") for _ in range(3))
+    whole.run()
+    save = first.save
+
+    def save_and_die(path: Path) -> None:
+        save(path)
+        if first.progress.batch == first.steps:
+            raise InterruptedError
+
+    first.save = save_and_die  # type: ignore[method-assign]
+    with pytest.raises(InterruptedError):
+        first.run(tmp_path / "checkpoint.pt", every=0)
+    assert (first.progress.epoch, first.progress.batch) == (0, 3)
+    second.run(tmp_path / "checkpoint.pt")
+    assert second.progress.curve == whole.progress.curve
+    assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_mixed_labels(method: str) -> None:
+    """As a closed form: with all labels alike the mixed labels are those labels, and so is the gradient."""
+    mixed, plain = (trainer(f"method={method}", *more) for more in (["recipe.mixup_lambda=0.8"], []))
+    x, y = next(epoch_batches(plain.data, plain.cell.recipe, 0, 0))
+    same = torch.full_like(y, 3)
+    soft = torch.nn.functional.one_hot(same, 10).float()
+    losses = [float(mixed.step(x, soft)), float(plain.step(x, same))]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for a, b in zip(weights(mixed), weights(plain), strict=True):
+        assert torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5)
+    assert all(bool(value.isfinite().all()) for value in weights(mixed))
 
 
 def test_the_seed_moves_initialisation_order_and_method() -> None:

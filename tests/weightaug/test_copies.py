@@ -295,6 +295,25 @@ def test_attention_with_the_batch_second_is_not_stacked() -> None:
     torch.testing.assert_close(output, torch.cat(expected))
 
 
+@pytest.mark.parametrize(("low", "allowed"), [(torch.bfloat16, 0.02), (torch.float16, 0.002)])
+def test_autocast_types_are_the_plain_models(low: torch.dtype, allowed: float) -> None:
+    """Of every activation, while the numbers stay those of full precision up to rounding."""
+    model, x = mixed(dtype=torch.float32), batch(6, dtype=torch.float32)[0]
+    seen: list[torch.dtype] = []
+    for module in model.children():
+        module.register_forward_hook(lambda module, args, out: seen.append(getattr(out, "dtype", low)))
+    weights = different_copies(model, 2)
+    full = WeightCopies(model, 2).forward(weights, x)
+    seen.clear()
+    with torch.autocast("cpu", low):
+        model(x)
+        plain = list(seen)
+        seen.clear()
+        output = WeightCopies(model, 2).forward(weights, x)
+    assert seen == plain
+    assert (output - full).abs().max() < allowed * full.abs().max()
+
+
 class Constant(nn.Module):
     def __init__(self, use: Callable[[Tensor, Tensor], Tensor], *shape: int) -> None:
         super().__init__()

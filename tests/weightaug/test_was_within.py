@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from was_processes import batch, gradients, seeded
+from was_networks import batch, gradients, seeded
 
 from baselines import ASAM, SAM, SGD
 from weightaug import DAAP, DAMP, WAS, Method

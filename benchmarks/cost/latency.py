@@ -1,0 +1,74 @@
+"""Seconds of a forward pass of several networks, measured side by side on one machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What was measured of one network: seconds of a pass in every round."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def relative_to(self, other: Timings) -> tuple[float, float, float]:
+        """Lower quartile, median and upper quartile of the ratio of this network's seconds to the other's.
+
+        Round by round, so that what slows the machine for a while slows both.
+        """
+        ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
+        if len(ratios) == 1:
+            return (ratios[0],) * 3
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return low, middle, high
+
+
+Name = TypeVar("Name")
+
+
+def measure(
+    networks: Mapping[Name, nn.Module], x: Tensor, rounds: int, least_seconds: float = 0.0
+) -> dict[Name, Timings]:
+    """Time ``network(x)`` in inference mode for every network, all of them once in each round.
+
+    Args:
+        networks: by name, on the device of ``x``.
+        x: inputs [N, C, H, W].
+        rounds: how often, after one round that does not count.
+        least_seconds: more rounds, until this time has passed.
+    """
+    seconds: dict[Name, list[float]] = {name: [] for name in networks}
+    with torch.inference_mode():
+        for network in networks.values():
+            network.eval()
+            _pass(network, x)
+        begun = time.perf_counter()
+        while len(next(iter(seconds.values()))) < rounds or time.perf_counter() - begun < least_seconds:
+            for name, network in networks.items():
+                seconds[name].append(_pass(network, x))
+    return {name: Timings(tuple(values)) for name, values in seconds.items()}
+
+
+def _pass(network: nn.Module, x: Tensor) -> float:
+    """Seconds of one pass, the device's work included."""
+    _wait(x)
+    started = time.perf_counter()
+    network(x)
+    _wait(x)
+    return time.perf_counter() - started
+
+
+def _wait(x: Tensor) -> None:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)

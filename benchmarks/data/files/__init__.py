@@ -1,0 +1,1 @@
+"""Published files: what is declared of them (``configs/files``), how they are fetched, checked and unpacked."""

@@ -1,0 +1,101 @@
+"""Folders of images, one folder a class, and their listing; see :mod:`benchmarks.data.decode` for the images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.errors import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
+"""What counts as an image; other files in a class folder, such as lists of boxes, are left alone."""
+NAMED = 3
+"""How many of several faulty files an error names; it counts them all."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a folder: ``files[i]``, relative to ``folder``, is of the class ``classes[labels[i]]``.
+
+    Classes and files are in alphabetical order, so that a label is the position of the class's name among all.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def signature(self) -> list[tuple[str, int, int]]:
+        """(file, bytes, time of the last change) of every image: changes when a file does."""
+        stats = ((file, (self.folder / file).stat()) for file in self.files)
+        return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+
+
+def list_classes(folder: Path, classes: Sequence[str] | None = None, below: str = "") -> Listing:
+    """List the class folders of ``folder``.
+
+    Args:
+        classes: the names that there must be, in the order of the labels; None: whatever there is, sorted.
+        below: a folder within each class folder that holds its images, such as ``images`` in TinyImageNet.
+
+    Raises:
+        UserError: no class folder, one that is missing or not known, one without images.
+    """
+    try:
+        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    except OSError as error:
+        raise UserError(f"the image folder {folder} can't be read: {error.strerror}") from None
+    if not found:
+        raise UserError(f"{folder} has no class folders; it needs one folder of images for each class")
+    if classes is not None and set(found) != set(classes):
+        lacking, strange = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+        raise UserError(
+            f"{folder} has {len(found)} class folders, expected {len(classes)}"
+            + (f"; {named(lacking)} missing" if lacking else "")
+            + (f"; {named(strange)} not known" if strange else "")
+        )
+    names = tuple(classes or found)
+    files: list[str] = []
+    labels: list[int] = []
+    empty = []
+    for label, name in enumerate(names):
+        images = _images(folder, f"{name}/{below}" if below else name)
+        if not images:
+            empty.append(name)
+        files += images
+        labels += [label] * len(images)
+    if empty:
+        raise UserError(f"{folder}: no images in the class {_folders(empty)} {named(empty)}; fill or remove")
+    return Listing(folder, names, tuple(files), torch.tensor(labels, dtype=torch.int64))
+
+
+def _folders(names: Sequence[str]) -> str:
+    return "folder" if len(names) == 1 else f"folders ({len(names)})"
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of several names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _images(folder: Path, inner: str) -> list[str]:
+    """The images below one class folder, as paths relative to ``folder``."""
+    path = folder / inner
+    if not path.is_dir():
+        return []
+    entries = (entry.name for entry in os.scandir(path) if Path(entry.name).suffix.lower() in SUFFIXES)
+    return [f"{inner}/{name}" for name in sorted(entries) if name[0] != "."]
+
+
+def count_images(folder: Path) -> int:
+    """How many images there are in all folders below ``folder``."""
+    return sum(Path(name).suffix.lower() in SUFFIXES for _, _, names in os.walk(folder) for name in names)

@@ -1,0 +1,259 @@
+"""A person's own images as a data set, by config alone: ``dataset=folder`` and ``dataset=tensors``.
+
+What the files hold is part of a cell's id, where they lie is not: the same files elsewhere are the same cell, changed
+files are another. Class count, size and statistics are worked out once and kept with the decoded images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.data.dataset import DataSet, Images, Source
+from benchmarks.data.decode import decode, kept
+from benchmarks.data.files.checks import digest
+from benchmarks.data.image_folder import Listing, list_classes
+from benchmarks.data.splits import stratified
+from benchmarks.data.statistics import channel_statistics
+from benchmarks.data.tensor_file import read_tensors
+from benchmarks.errors import UserError
+from benchmarks.results.files import write_text
+from benchmarks.runtime import Runtime
+from benchmarks.terminal import note
+
+TEST_FOLDERS = ("test", "val")
+MANY_BYTES = 1 << 30
+
+
+class OwnData(Source):
+    """What own folders and own files have in common.
+
+    Args:
+        path: where the images are; relative to the current folder.
+        test_share: share of every class that is held out for testing where the images come without a test set;
+            which images those are is fixed.
+        expected: the ``content`` of the cell that is run; other files than those are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        test_share: float,
+        options: dict[str, Any],
+        expected: dict[str, str] | None,
+        **settings: Any,
+    ) -> None:
+        if not 0 < test_share < 1:
+            raise UserError(f"dataset.test_share={test_share}: must be above 0 and below 1")
+        self.path, self.test_share = Path(path).expanduser(), test_share
+        cache = settings["cache"] or Runtime().cache_folder
+        content = self.content(cache, path=path)
+        if expected and expected != content:
+            raise UserError(
+                f"dataset.path={path}: the files have changed since the run began; start it again"
+            )
+        key = [type(self).__name__, *content.values(), test_share, options]
+        parts = kept(cache, key, lambda: self._parts(**options))
+        self._data = _checked(self.path, parts)
+        self.num_classes = int(self._data.train.labels.max()) + 1
+        self.in_channels, self.image_size = parts["train_images"].shape[1:3]
+        super().__init__(**settings)
+
+    def read(self, root: Path) -> DataSet:
+        return self._data
+
+    @classmethod
+    def content(cls, cache: Path, *, path: str, **_: Any) -> dict[str, str]:
+        """What stands for ``path`` in ids and cards: a digest of the files."""
+        raise NotImplementedError
+
+    def _parts(self, **options: Any) -> dict[str, Tensor]:
+        """``train_images``, ``train_labels``, ``test_images``, ``test_labels``."""
+        raise NotImplementedError
+
+    def _split(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The parts where the images come without a test set."""
+        kept_, held = stratified(labels, self.test_share, "test")
+        return {
+            "train_images": images[kept_],
+            "train_labels": labels[kept_],
+            "test_images": images[held],
+            "test_labels": labels[held],
+        }
+
+
+class Folder(OwnData):
+    """A folder of images: with ``train`` and ``test`` (or ``val``) folders of class folders, or of class folders alone.
+
+    Args:
+        size: pixels of the side that images are resized and cropped to; None: they must be square and of one size.
+        channels: 1 or 3 converts grey, colour, palette and transparent images; None: they must be of one kind.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str = "",
+        size: int | None = None,
+        channels: int | None = None,
+        test_share: float = 0.2,
+        corruptions: dict[str, list[Any]] | None = None,
+        split: str = "test",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        cache: Path | None = None,
+        expected: dict[str, str] | None = None,
+    ) -> None:
+        if channels not in (None, 1, 3) or (size is not None and size < 1):
+            raise UserError(
+                f"dataset.channels={channels}, dataset.size={size}: 1 or 3 channels, at least 1 pixel"
+            )
+        super().__init__(
+            path=path,
+            test_share=test_share,
+            options={"size": size, "channels": channels},
+            corruptions=corruptions,
+            split=split,
+            mean=mean,
+            std=std,
+            cache=cache,
+            expected=expected,
+        )
+
+    @classmethod
+    def content(cls, cache: Path, *, path: str, **_: Any) -> dict[str, str]:
+        listings = _listings(_given(path, "folder", "FOLDER"))
+        signature = [[name, listing.signature()] for name, listing in listings.items()]
+
+        def hashed() -> str:
+            whole = hashlib.sha256()
+            for name, listing in listings.items():
+                for file in listing.files:
+                    whole.update(f"{name}/{file}/{digest(listing.folder / file, 'sha256')}\n".encode())
+            return whole.hexdigest()
+
+        size = sum(entry[1] for listing in listings.values() for entry in listing.signature())
+        return {"path": _remembered(cache, signature, size, hashed)}
+
+    def _parts(self, **options: Any) -> dict[str, Tensor]:
+        listings = _listings(self.path)
+        images = {name: decode(listing, **options) for name, listing in listings.items()}
+        if "" in images:
+            return self._split(images[""], listings[""].labels)
+        return {
+            f"{part}_{what}": value
+            for part in ("train", "test")
+            for what, value in (("images", images[part]), ("labels", listings[part].labels))
+        }
+
+
+class Tensors(OwnData):
+    """A file of tensors, .npz, .safetensors or .pt: see :func:`benchmarks.data.tensor_file.read_tensors`."""
+
+    def __init__(
+        self,
+        *,
+        path: str = "",
+        test_share: float = 0.2,
+        corruptions: dict[str, list[Any]] | None = None,
+        split: str = "test",
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        cache: Path | None = None,
+        expected: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(
+            path=path,
+            test_share=test_share,
+            options={},
+            corruptions=corruptions,
+            split=split,
+            mean=mean,
+            std=std,
+            cache=cache,
+            expected=expected,
+        )
+
+    @classmethod
+    def content(cls, cache: Path, *, path: str, **_: Any) -> dict[str, str]:
+        file = _given(path, "tensors", "FILE")
+        stat = file.stat()
+        signature = [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+        return {"path": _remembered(cache, signature, stat.st_size, lambda: digest(file, "sha256"))}
+
+    def _parts(self, **options: Any) -> dict[str, Tensor]:
+        tensors = read_tensors(self.path)
+        return tensors if "train_images" in tensors else self._split(tensors["images"], tensors["labels"])
+
+
+def _given(path: str, name: str, what: str) -> Path:
+    """The path that a person gave, or the error that there is none."""
+    if not path:
+        raise UserError(f"dataset={name} needs to be told where the images are: dataset.path={what}")
+    place = Path(path).expanduser()
+    right = place.is_dir() if name == "folder" else place.is_file()
+    if not right:
+        raise UserError(f"dataset.path={path}: there is no such {what.lower()}")
+    return place
+
+
+def _listings(folder: Path) -> dict[str, Listing]:
+    """The images by part: ``train`` and ``test``, or all of them under an empty name."""
+    if not (folder / "train").is_dir():
+        return {"": list_classes(folder)}
+    test = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
+    if test is None:
+        raise UserError(
+            f"{folder} has a folder train but none called test or val; add one, or name {folder / 'train'}"
+        )
+    train = list_classes(folder / "train")
+    return {"train": train, "test": list_classes(test, train.classes)}
+
+
+def _remembered(cache: Path, signature: Any, size: int, make: Callable[[], str]) -> str:
+    """A digest of files, worked out again only where a size or a time of change did."""
+    name = hashlib.blake2b(json.dumps(signature).encode(), digest_size=16).hexdigest()
+    path = cache / f"{name}.sha256"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        pass
+    if size > MANY_BYTES:
+        note(f"reading {size:,} bytes of images for the cell's id, once")
+    found = "sha256:" + make()
+    with contextlib.suppress(OSError):  # then it is worked out again next time
+        write_text(path, found + "\n")
+    return found
+
+
+def _checked(path: Path, parts: dict[str, Tensor]) -> DataSet:
+    """The data set of own images, or the error that says what does not fit."""
+    train, test = (Images(parts[f"{name}_images"], parts[f"{name}_labels"]) for name in ("train", "test"))
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise UserError(
+            f"{path}: training images are {_words(train)}, test images {_words(test)}; they must agree"
+        )
+    present = train.labels.unique()
+    classes = int(present[-1]) + 1
+    if int(present[0]) < 0 or len(present) < classes or not torch.isin(test.labels, present).all():
+        raise UserError(
+            f"{path}: labels out of range: the training labels must be 0 to {classes - 1} without a gap, and the test "
+            f"labels among them; they are {int(present[0])} to {classes - 1} ({len(present)} different) and "
+            f"{int(test.labels.min())} to {int(test.labels.max())}"
+        )
+    if classes < 2:
+        raise UserError(f"{path} has {classes} class; at least 2 are needed")
+    return DataSet(train, test, *channel_statistics(train.images))
+
+
+def _words(part: Images) -> str:
+    channels, height, width = part.images.shape[1:]
+    return f"{width}x{height} with {channels} channel(s)"

@@ -1,0 +1,453 @@
+"""A person's own images: from a folder or a file to a finished cell, by config alone; and what bad images get."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_line import CommandLine
+from PIL import Image
+from safetensors.torch import save_file
+
+from benchmarks.config import load
+from benchmarks.data.own import Folder, Tensors
+from benchmarks.errors import UserError
+
+QUICK = ("recipe.epochs=1", "recipe.batch_size=8", "wandb=disabled", "device=cpu", "threads=1")
+SIDE = 8
+
+
+def _image(seed: int, side: int = SIDE, mode: str = "RGB") -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def _class_folders(
+    folder: Path, per_class: int = 10, classes: tuple[str, ...] = ("cat", "dog", "owl")
+) -> Path:
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            _image(1000 * label + number).save(folder / name / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return _class_folders(tmp_path / "photos")
+
+
+def test_a_folder_is_a_data_set(photos: Path, tmp_path: Path) -> None:
+    source = Folder(path=str(photos), cache=tmp_path / "cache")
+    assert (source.num_classes, source.in_channels, source.image_size) == (3, 3, SIDE)
+    data = source.load(tmp_path)
+    assert data.train.labels.bincount().tolist() == [8, 8, 8]
+    assert data.test.labels.bincount().tolist() == [2, 2, 2]
+    pixels = data.train.images.double() / 255
+    assert data.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert data.std == pytest.approx(pixels.std((0, 2, 3), correction=0).tolist())
+    originals = {np.asarray(Image.open(path)).tobytes() for path in photos.rglob("*.png")}
+    assert {
+        i.permute(1, 2, 0).numpy().tobytes() for i in (*data.train.images, *data.test.images)
+    } == originals
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_train_and_test_folders(tmp_path: Path, test: str) -> None:
+    _class_folders(tmp_path / "photos/train", 4)
+    _class_folders(tmp_path / f"photos/{test}", 2)
+    data = Folder(path=str(tmp_path / "photos"), cache=tmp_path / "cache").load(tmp_path)
+    assert (len(data.train), len(data.test)) == (12, 6)
+
+
+def test_a_run_on_own_photos_by_config_alone(weightaug: CommandLine, photos: Path, tmp_path: Path) -> None:
+    first = weightaug("run", "dataset=folder", "dataset.path=photos", "dataset.test_share=0.3", *QUICK)
+    assert first.returncode == 0, first.stderr
+    text = (tmp_path / first.stdout.splitlines()[-1].removeprefix("card: ")).read_text()
+    assert str(tmp_path) not in text
+    card = json.loads(text)
+    assert card["cell"]["dataset"]["path"].startswith("sha256:")
+    assert card["metrics"]["plain"]["clean"]["n"] == 9
+    photos.rename(tmp_path / "elsewhere")
+    moved = weightaug("run", "dataset=folder", "dataset.path=elsewhere", "dataset.test_share=0.3", *QUICK)
+    assert "finished before" in moved.stderr  # where the files lie is no part of the cell
+    _image(77).save(tmp_path / "elsewhere/cat/00.png")
+    changed = weightaug("run", "dataset=folder", "dataset.path=elsewhere", "dataset.test_share=0.3", *QUICK)
+    assert changed.returncode == 0
+    assert changed.stdout.splitlines()[-1] != first.stdout.splitlines()[-1]  # what they hold is
+
+
+def test_the_validation_split_works_on_own_images_too(photos: Path, tmp_path: Path) -> None:
+    data = Folder(path=str(photos), split="validation", cache=tmp_path / "cache").load(tmp_path)
+    assert (len(data.train), len(data.test)) == (21, 3)
+
+
+def test_files_are_hashed_and_decoded_once(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
+    monkeypatch.setattr("benchmarks.data.decode._pixels", None)
+    monkeypatch.setattr("benchmarks.data.own.digest", None)
+    again = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
+    assert torch.equal(again.train.images, data.train.images)
+    assert (again.mean, again.std) == (data.mean, data.std)
+
+
+def test_a_damaged_cache_is_made_anew(photos: Path, tmp_path: Path) -> None:
+    data = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
+    kept = next((tmp_path / "cache").glob("*.safetensors"))
+    kept.write_bytes(kept.read_bytes()[:100])
+    again = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
+    assert torch.equal(again.train.images, data.train.images)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    assert len(Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path).train) == 24
+    assert "can't be kept" in capfd.readouterr().err
+
+
+def test_files_that_change_after_the_run_began_are_refused(photos: Path, tmp_path: Path) -> None:
+    cell, runtime = load(["dataset=folder", f"dataset.path={photos}", f"data={tmp_path}"])
+    cell.dataset.build({"cache": runtime.cache_folder})
+    _image(5).save(photos / "cat/00.png")
+    with pytest.raises(UserError, match="have changed since the run began"):
+        cell.dataset.build({"cache": runtime.cache_folder})
+
+
+def test_images_are_resized_and_converted_when_that_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    _image(1, 30).resize((40, 20)).save(photos / "cat/00.png")
+    _image(2, SIDE, "L").save(photos / "cat/01.png")
+    _image(3, SIDE, "RGBA").save(photos / "cat/02.png")
+    _image(4, SIDE, "P").save(photos / "cat/03.png")
+    for channels in (1, 3):
+        source = Folder(path=str(photos), size=6, channels=channels, cache=tmp_path / "cache")
+        assert source.load(tmp_path).train.images.shape == (24, channels, 6, 6)
+
+
+def test_files_that_are_no_images_are_left_alone(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat/notes.txt").write_text("about cats")
+    (photos / "cat/.hidden.png").write_text("")
+    (photos / "README.md").write_text("about all")
+    (photos / ".git").mkdir()
+    assert len(Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path).train) == 24
+
+
+def _sixteen_bits(path: Path) -> None:
+    Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) * 900).save(path)
+
+
+def _sixteen_bit_colour(path: Path) -> None:
+    """A PNG with 16 bits in each of three channels, which PIL can read but not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    head = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
+    rows = (b"\0" + bytes(range(6 * SIDE))) * SIDE
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "cut": (
+        lambda p: p.write_bytes(p.read_bytes()[:60]),
+        "1 of 30 images can't be used: cat/04.png (can't be read",
+    ),
+    "no image": (
+        lambda p: p.write_bytes(b"no image"),
+        "cat/04.png (can't be read: not an image",
+    ),
+    "empty": (lambda p: p.write_bytes(b""), "cat/04.png (can't be read"),
+    "size": (
+        lambda p: _image(0, 9).save(p),
+        "cat/04.png (9x9 pixels among 8x8 ones; dataset.size=N resizes)",
+    ),
+    "oblong": (
+        lambda p: _image(0).resize((8, 6)).save(p),
+        "cat/04.png (8x6 pixels, not square; dataset.size=N",
+    ),
+    "grey": (
+        lambda p: _image(0, SIDE, "L").save(p),
+        "cat/04.png (grey among colour ones; dataset.channels=3 conv",
+    ),
+    "transparent": (
+        lambda p: _image(0, SIDE, "RGBA").save(p),
+        "cat/04.png (mode RGBA; dataset.channels=3 (or 1)",
+    ),
+    "palette": (
+        lambda p: _image(0, SIDE, "P").save(p),
+        "cat/04.png (mode P; dataset.channels=3 (or 1) converts",
+    ),
+    "16 bits": (_sixteen_bits, "cat/04.png (more than 8 bits a channel; save as 8 bits)"),
+    "16 bits of colour": (_sixteen_bit_colour, "cat/04.png (more than 8 bits a channel"),
+    "no folder": (lambda p: shutil.rmtree(p.parent.parent), "there is no such folder"),
+    "empty class": (lambda p: [f.unlink() for f in p.parent.iterdir()], "no images in the class folder cat"),
+    "no classes": (lambda p: [shutil.rmtree(f) for f in p.parent.parent.iterdir()], "has no class folders"),
+    "one class": (
+        lambda p: [shutil.rmtree(p.parents[1] / c) for c in ("dog", "owl")],
+        "at least 2 are needed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_images_are_named_in_one_line(weightaug: CommandLine, photos: Path, case: str) -> None:
+    damage, said = BAD_IMAGES[case]
+    damage(photos / "cat/04.png")
+    done = weightaug("run", "dataset=folder", "dataset.path=photos", *QUICK)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+
+
+def test_many_bad_images_are_counted_and_the_first_are_named(photos: Path, tmp_path: Path) -> None:
+    for number in range(8):
+        (photos / f"dog/{number:02}.png").write_bytes(b"")
+    _image(0, SIDE, "L").save(photos / "owl/00.png")
+    with pytest.raises(UserError) as error:
+        Folder(path=str(photos), cache=tmp_path / "cache")
+    assert "9 of 30 images can't be used" in str(error.value)
+    assert "dog/00.png, dog/01.png, dog/02.png and 5 more" in str(error.value)
+    assert "owl/00.png (grey among colour ones" in str(error.value)
+
+
+def test_train_and_test_must_fit(tmp_path: Path) -> None:
+    _class_folders(tmp_path / "photos/train", 3)
+    cache = tmp_path / "cache"
+    with pytest.raises(UserError, match="has a folder train but none called test or val"):
+        Folder(path=str(tmp_path / "photos"), cache=cache)
+    _class_folders(tmp_path / "photos/test", 2, ("cat", "cow", "owl"))
+    with pytest.raises(UserError, match="dog missing; cow not known"):
+        Folder(path=str(tmp_path / "photos"), cache=cache)
+    shutil.rmtree(tmp_path / "photos/test")
+    _class_folders(tmp_path / "photos/test", 2)
+    for path in (tmp_path / "photos/test").rglob("*.png"):
+        _image(0, 5).save(path)
+    with pytest.raises(UserError, match=r"training images are 8x8 .*, test images 5x5"):
+        Folder(path=str(tmp_path / "photos"), cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "needs to be told where the images are: dataset.path=FOLDER"),
+        ({"test_share": 1.5}, "above 0 and below 1"),
+        ({"channels": 4}, "1 or 3 channels"),
+        ({"size": 0}, "at least 1 pixel"),
+    ],
+)
+def test_bad_settings_of_a_folder(settings: dict[str, Any], said: str, photos: Path, tmp_path: Path) -> None:
+    path = {"path": str(photos)} if settings else {}
+    with pytest.raises(UserError, match=said):
+        Folder(**path, **settings, cache=tmp_path / "cache")
+
+
+def test_a_data_set_of_a_plugin_finds_its_files_by_the_environment(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import config, registry
+
+    folder = tmp_path / "plugin"
+    (folder / "dataset").mkdir(parents=True)
+    (folder / "dataset/mine.yaml").write_text(
+        "_target_: benchmarks.data.own.Folder\ndescription: mine\npath: ${oc.env:MY_PHOTOS}/photos\n"
+    )
+    monkeypatch.setattr(registry, "folders", lambda: (registry.OWN_FOLDER, folder))
+    registry.entries.cache_clear()
+    monkeypatch.setenv("MY_PHOTOS", str(tmp_path))
+    try:
+        cell = load(["dataset=mine", f"data={tmp_path}"])[0]
+        assert cell.identity()["dataset"]["name"] == "mine"
+        assert cell.identity()["dataset"]["path"].startswith("sha256:")
+        config._compose.cache_clear()
+        monkeypatch.delenv("MY_PHOTOS")
+        with pytest.raises(UserError, match="MY_PHOTOS"):
+            load(["dataset=mine", f"data={tmp_path}"])
+    finally:
+        registry.entries.cache_clear()
+        config._compose.cache_clear()
+
+
+# Tensor files
+
+
+def _tensors(count: int = 30, channels: int = 3) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randint(0, 256, (count, channels, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    return {"images": images, "labels": torch.arange(count) % 3}
+
+
+def _save(path: Path, tensors: dict[str, Any]) -> Path:
+    if path.suffix == ".npz":
+        np.savez(path, **{name: np.asarray(value) for name, value in tensors.items()})
+    elif path.suffix == ".safetensors":
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    else:
+        torch.save(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_a_file_of_tensors_is_a_data_set(tmp_path: Path, suffix: str) -> None:
+    tensors = _tensors()
+    source = Tensors(path=str(_save(tmp_path / f"mine{suffix}", tensors)), cache=tmp_path / "cache")
+    assert (source.num_classes, source.in_channels, source.image_size) == (3, 3, SIDE)
+    data = source.load(tmp_path)
+    assert (len(data.train), len(data.test)) == (24, 6)
+    split = {f"{part}_{k}": v for part, n in (("train", 30), ("test", 12)) for k, v in _tensors(n).items()}
+    data = Tensors(path=str(_save(tmp_path / f"split{suffix}", split)), cache=tmp_path / "cache").load(
+        tmp_path
+    )
+    assert torch.equal(data.train.images, split["train_images"])
+    assert torch.equal(data.test.labels, split["test_labels"])
+
+
+def test_other_ways_to_store_the_same_images(tmp_path: Path) -> None:
+    tensors = _tensors()
+    ways = {
+        "first": tensors["images"],
+        "last": tensors["images"].permute(0, 2, 3, 1),
+        "floats": tensors["images"].double() / 255,
+    }
+    images = [
+        Tensors(
+            path=str(_save(tmp_path / f"{name}.npz", {**tensors, "images": value})), cache=tmp_path / "cache"
+        )
+        .load(tmp_path)
+        .train.images
+        for name, value in ways.items()
+    ]
+    assert all(torch.equal(images[0], other) for other in images[1:])
+    grey = {**tensors, "images": tensors["images"][:, 0]}
+    source = Tensors(path=str(_save(tmp_path / "grey.npz", grey)), cache=tmp_path / "cache")
+    assert source.in_channels == 1
+
+
+def test_a_run_on_a_tensor_file_by_config_alone(weightaug: CommandLine, tmp_path: Path) -> None:
+    _save(tmp_path / "mine.npz", _tensors())
+    first = weightaug("run", "dataset=tensors", "dataset.path=mine.npz", *QUICK)
+    assert first.returncode == 0, first.stderr
+    os.utime(tmp_path / "mine.npz", (1, 1))
+    assert "finished before" in weightaug("run", "dataset=tensors", "dataset.path=mine.npz", *QUICK).stderr
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("touched"),))
+
+
+def _with(**changes: Any) -> dict[str, Any]:
+    return {**_tensors(), **changes}
+
+
+NAN = _tensors()["images"].float() / 255
+NAN[4, 0, 0, 0] = float("nan")
+BAD_TENSORS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "cut npz": (
+        "a.npz",
+        lambda p: p.write_bytes(_save(p, _tensors()).read_bytes()[:900]),
+        "damaged or of another",
+    ),
+    "cut pt": (
+        "a.pt",
+        lambda p: p.write_bytes(_save(p, _tensors()).read_bytes()[:900]),
+        "damaged or of another",
+    ),
+    "cut safetensors": (
+        "a.safetensors",
+        lambda p: p.write_bytes(_save(p, _tensors()).read_bytes()[:900]),
+        "damaged or of another",
+    ),
+    "empty": ("a.npz", lambda p: p.write_bytes(b""), "damaged or of another"),
+    "code in pt": ("a.pt", lambda p: torch.save({"images": Harmful()}, p), "damaged or of another"),
+    "code in npz": ("a.npz", lambda p: np.savez(p, images=np.array([Harmful()])), "damaged or of another"),
+    "a list": ("a.pt", lambda p: torch.save([1], p), "must hold named tensors, not list"),
+    "suffix": ("a.csv", lambda p: p.write_text("1,2"), "only .npz, .safetensors, .pt, .pth files"),
+    "no file": ("b.npz", lambda p: None, "there is no such file"),
+    "no labels": (
+        "a.npz",
+        lambda p: np.savez(p, images=np.zeros(3)),
+        "has no labels; it needs images and labels",
+    ),
+    "half split": (
+        "a.npz",
+        lambda p: np.savez(p, train_images=np.zeros(3)),
+        "has no train_labels, test_images",
+    ),
+    "nan": ("a.npz", lambda p: _save(p, _with(images=NAN)), "1 of 30 have values that are NaN or infinite"),
+    "scale": (
+        "a.npz",
+        lambda p: _save(p, _with(images=NAN.nan_to_num() * 255)),
+        "floats must be from 0 to 1",
+    ),
+    "whole numbers": (
+        "a.npz",
+        lambda p: _save(p, _with(images=_tensors()["images"].int())),
+        "(uint8) or floats",
+    ),
+    "oblong": (
+        "a.npz",
+        lambda p: _save(p, _with(images=_tensors()["images"][..., :5])),
+        "square images with 1 or 3",
+    ),
+    "axes": (
+        "a.npz",
+        lambda p: _save(p, _with(images=torch.zeros(30, 5))),
+        "images have 3 axes (grey) or 4, not 2",
+    ),
+    "negative": (
+        "a.npz",
+        lambda p: _save(p, _with(labels=torch.arange(30) % 3 - 1)),
+        "out of range: -1 is below 0",
+    ),
+    "gap": ("a.npz", lambda p: _save(p, _with(labels=torch.arange(30) % 3 * 2)), "labels out of range"),
+    "floats": ("a.npz", lambda p: _save(p, _with(labels=torch.rand(30))), "whole numbers [N] are needed"),
+    "count": ("a.npz", lambda p: _save(p, _with(labels=torch.arange(29) % 3)), "30 images and 29 labels"),
+    "none": ("a.npz", lambda p: _save(p, {k: v[:0] for k, v in _tensors().items()}), "0 images and 0 labels"),
+    "strange test labels": (
+        "a.npz",
+        lambda p: _save(
+            p,
+            {
+                **{f"{x}_{k}": v for x in ("train", "test") for k, v in _tensors().items()},
+                "test_labels": torch.arange(30) % 4,
+            },
+        ),
+        "labels out of range",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TENSORS)
+def test_bad_tensor_files_are_named_in_one_line(weightaug: CommandLine, tmp_path: Path, case: str) -> None:
+    name, make, said = BAD_TENSORS[case]
+    make(tmp_path / name)
+    done = weightaug("run", "dataset=tensors", f"dataset.path={name}", *QUICK)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "touched").exists()
+
+
+def test_jpeg_photographs_are_read(photos: Path, tmp_path: Path) -> None:
+    for path in photos.rglob("*.png"):
+        packed = io.BytesIO()
+        Image.open(path).save(packed, "JPEG")
+        path.with_suffix(".JPG").write_bytes(packed.getvalue())
+        path.unlink()
+    assert len(Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path).train) == 24

@@ -1,0 +1,68 @@
+"""A finished cell whose evaluation left a metric out is not a cell that was not run."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from golden_report import COMMAND, MISSING, PUBLISHED, SEEDS, TABLE, Cards, cards, evidence, text
+
+from benchmarks.reports.render import write_report
+from benchmarks.reports.verdicts import Verdict
+
+
+def without_corruptions(scale: str, of_seeds: tuple[int, ...] = SEEDS) -> Cards:
+    """The golden cards as ``evaluation.corruptions=false`` leaves them."""
+    stripped = copy.deepcopy(cards(scale))
+    for (_, _, seed), card in stripped.items():
+        if card and card["metrics"] and seed in of_seeds:
+            for metrics in card["metrics"].values():
+                metrics["corrupted"] = {}
+    return stripped
+
+
+def test_the_corrupted_columns_say_not_measured() -> None:
+    found = evidence("full", without_corruptions("full"))
+    numbers = [n for lines in found.lines.values() for line in lines for n in line.numbers]
+    corrupted = [n for n in numbers if n.column.metric.startswith("corrupted")]
+    assert corrupted
+    for number in corrupted:
+        assert number.finding.verdict is Verdict.INCONCLUSIVE
+        assert number.finding.reason == "not measured"
+        assert number.sample.unmeasured == SEEDS and not number.sample.missing
+    assert all(n.finding.verdict is not Verdict.NOT_RUN for n in numbers)
+    report = text("full", without_corruptions("full"))
+    assert "NOT RUN" not in report
+    assert "INCONCLUSIVE (not measured)" in report
+
+
+def test_claims_on_what_was_not_measured() -> None:
+    found = evidence("full", without_corruptions("full"))
+    on_corrupted = [c for c in found.claims if c.claim.metric.startswith("corrupted")]
+    assert on_corrupted
+    for claim in on_corrupted:
+        assert (claim.finding.verdict, claim.finding.reason) == (Verdict.INCONCLUSIVE, "not measured")
+
+
+def test_cells_that_were_not_run_are_still_told() -> None:
+    found = evidence("smoke", without_corruptions("smoke"))
+    panel, row, _ = MISSING[-1]
+    line = next(line for line in found.lines[panel] if line.row.method == row)
+    assert {number.finding.verdict for number in line.numbers} == {Verdict.NOT_RUN}
+
+
+def test_one_seed_without_the_metric_is_noted() -> None:
+    found = evidence("full", without_corruptions("full", of_seeds=(2,)))
+    noted = [
+        n for lines in found.lines.values() for line in lines for n in line.numbers if n.sample.unmeasured
+    ]
+    assert noted
+    assert all(n.sample.unmeasured == (2,) for n in noted)
+    judged = [n for n in noted if n.published and n.published.value is not None]
+    assert judged and all("1 seed not measured" in n.finding.reason for n in judged)
+
+
+def test_the_report_with_its_plots_is_written(tmp_path: Path) -> None:
+    path = write_report(TABLE, "smoke", SEEDS, without_corruptions("smoke"), PUBLISHED, tmp_path, COMMAND)
+    assert "not measured" in path.read_text(encoding="utf-8")
+    assert len(list(tmp_path.rglob("*.png"))) == 2
