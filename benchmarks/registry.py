@@ -22,6 +22,10 @@ from benchmarks.typed import read_yaml
 
 ENTRY_POINTS = "weightaug.configs"
 OWN_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+ABOUT = ("description", "made_for")
+"""Keys of an entry's file that tell about it; all others are hyper-parameters of its ``_target_``."""
+EXTERNAL = "external"
+"""The model that stands for all those called ``library/name``, such as ``torchvision/swin_t``."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class Entry:
     @property
     def description(self) -> str:
         return str(read_yaml(self.path).get("description", ""))
+
+    @property
+    def made_for(self) -> str | None:
+        """The data set that a model's authors made it for."""
+        return read_yaml(self.path).get("made_for")
 
 
 @cache
@@ -70,6 +79,8 @@ def entries(group: str) -> dict[str, Entry]:
 def lookup(group: str, name: str) -> Entry:
     """The entry called ``name``, or an error that names the nearest one."""
     known = entries(group)
+    if name not in known and group == "model" and "/" in name:
+        return known[EXTERNAL]
     if name not in known and group == "table":
         raise unknown_name("table", name, known, hint="; a table that is not listed is not registered yet")
     if name not in known:

@@ -6,8 +6,9 @@ says what to do about it:
 - ``native``: nothing;
 - ``small``: a stem of a 7x7 convolution with stride 2 and a max-pool (ResNet, DenseNet, ...) becomes a 3x3
   convolution with stride 1 and no max-pool; a stem that cuts into patches (ConvNeXt, torchvision's Swin) gets
-  the largest patch up to its own that leaves 8x8 patches. Networks built for one image size (ViT, Swin of
-  timm) and all others have no small stem;
+  the largest patch up to its own that leaves 8x8 patches, but at least 2x2 pixels where the stem is the only
+  convolution (Swin), which would otherwise have no kernel to transform. Networks built for one image size (ViT,
+  Swin of timm) and all others have no small stem;
 - ``auto``: ``small`` for images up to 64x64 where the network has such a stem, otherwise ``native``.
 
 Layers that are replaced start from torch's default initialisation, all others from the network's own.
@@ -38,6 +39,7 @@ def build(
     image_size: int,
     architecture: str = "torchvision/resnet18",
     stem: str = "auto",
+    options: dict[str, Any] | None = None,
 ) -> nn.Module:
     """The network ``architecture`` = ``torchvision/<name>`` or ``timm/<name>``, untrained.
 
@@ -47,10 +49,11 @@ def build(
         in_channels: channels of the images.
         image_size: side of the square images in pixels.
         stem: ``auto``, ``native`` or ``small``, see above.
+        options: arguments of the library's own for this network, such as ``drop_path_rate`` or, in timm, widths.
 
     Raises:
-        UserError: for an unknown library, name or stem, a missing library, images that the network cannot
-            take, and ``stem="small"`` where the network has none.
+        UserError: for an unknown library, name or stem, a missing library, images or options that the network
+            cannot take, and ``stem="small"`` where the network has none.
     """
     check_choice("stem", stem, STEMS)
     library, _, network = architecture.partition("/")
@@ -58,7 +61,7 @@ def build(
     create = LIBRARIES[library](network)
 
     def build_for(size: int) -> nn.Module:
-        model = create(num_classes=num_classes, in_channels=in_channels, image_size=size)
+        model = create(num_classes, in_channels, size, options or {})
         if stem == "small" or (stem == "auto" and size <= SMALL_IMAGE):
             _shrink_stem(model, architecture, size, required=stem == "small")
         return model
@@ -71,8 +74,9 @@ def build(
     except Exception as error:  # each library has its own exceptions for an image that does not fit
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         least = _least(build_for, in_channels, image_size)
+        what = f"the options {options} or " if options else ""
         raise UserError(
-            f"{architecture} cannot take {image_size}x{image_size} images{least} ({reason})"
+            f"{architecture} cannot take {what}{image_size}x{image_size} images{least} ({reason})"
         ) from error
     if not isinstance(logits, Tensor) or logits.shape != (1, num_classes):
         raise UserError(
@@ -93,9 +97,10 @@ def _torchvision(network: str) -> Callable[..., nn.Module]:
         "inception_v3": lambda size: {"aux_logits": False, "init_weights": True},
     }
 
-    def create(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-        options = next((make(image_size) for start, make in special.items() if network.startswith(start)), {})
-        model = torchvision.models.get_model(network, weights=None, num_classes=num_classes, **options)
+    def create(num_classes: int, in_channels: int, image_size: int, options: dict[str, Any]) -> nn.Module:
+        needed = next((make(image_size) for start, make in special.items() if network.startswith(start)), {})
+        options = {"weights": None, "num_classes": num_classes, **needed, **options}
+        model = torchvision.models.get_model(network, **options)
         path, first = _first(model, nn.Conv2d)
         if first.in_channels != in_channels:
             _replace(model, path, _like(first, in_channels=in_channels))
@@ -111,8 +116,8 @@ def _timm(network: str) -> Callable[..., nn.Module]:
         raise UserError(f"timm/{network} needs the package timm; install it with: pip install timm") from None
     _check_known("timm", network, timm.list_models())
 
-    def create(num_classes: int, in_channels: int, image_size: int) -> nn.Module:
-        options: dict[str, Any] = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels}
+    def create(num_classes: int, in_channels: int, image_size: int, options: dict[str, Any]) -> nn.Module:
+        options = {"pretrained": False, "num_classes": num_classes, "in_chans": in_channels, **options}
         try:
             return timm.create_model(network, img_size=image_size, **options)
         except TypeError:  # convolutional networks have no parameter that depends on the size
@@ -138,11 +143,18 @@ def _shrink_stem(model: nn.Module, name: str, image_size: int, required: bool) -
         pool, _ = _first(model, nn.MaxPool2d)
         _replace(model, pool, nn.Identity())
     elif first.kernel_size == first.stride and not _tied_to_size(model):
-        patch = max(1, min(first.kernel_size[0], image_size // LEAST_GRID))
+        least = (
+            1 if any(max(conv.kernel_size) > 1 for conv in _convolutions(model) if conv is not first) else 2
+        )
+        patch = max(least, min(first.kernel_size[0], image_size // LEAST_GRID))
         if patch != first.kernel_size[0]:
             _replace(model, path, _like(first, kernel_size=(patch, patch), stride=(patch, patch)))
     elif required:
         raise UserError(f"{name} has no small stem; use stem=native, or a ResNet, DenseNet or ConvNeXt")
+
+
+def _convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d)]
 
 
 def _tied_to_size(model: nn.Module) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-Norm = Callable[[int], nn.BatchNorm2d]
+from benchmarks.models.layers import Norm, conv_norm
 
 
 class DropConnect(nn.Dropout):
@@ -46,12 +44,14 @@ class InvertedResidual(nn.Module):
         drop_connect: float = 0.0,
     ) -> None:
         super().__init__()
-        first = [nn.Conv2d(in_channels, hidden, 1, bias=bias), norm(hidden), nn.ReLU6()] if expand else []
-        self.expand = nn.Sequential(*first)
+        self.expand = nn.Sequential()
+        if expand:
+            self.expand.extend(conv_norm(in_channels, hidden, 1, bias=bias, norm=norm, activation=nn.ReLU6))
         self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=bias)
         self.depthwise_norm = norm(hidden)
         self.relu = nn.ReLU6()
-        self.project = nn.Sequential(nn.Conv2d(hidden, out_channels, 1, bias=bias), norm(out_channels))
+        last = conv_norm(hidden, out_channels, 1, bias=bias, norm=norm, activation=None)
+        self.project = nn.Sequential(*last)
         self.skip = stride == 1 and in_channels == out_channels
         self.drop_connect = DropConnect(drop_connect)
 

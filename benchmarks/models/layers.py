@@ -1,6 +1,8 @@
-"""What the architectures share: padding variants, counts given as text, the least image."""
+"""What the architectures share: padding variants, convolution with BatchNorm, checks of what they are asked for."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,6 +10,9 @@ from torch.nn import functional as F
 from benchmarks.errors import UserError, unknown_name
 
 PADDINGS = ("same", "symmetric")
+
+Norm = Callable[[int], nn.BatchNorm2d]
+"""Makes the BatchNorm of so many channels."""
 
 
 def pad_same(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], value: float = 0.0) -> Tensor:
@@ -53,6 +58,26 @@ def max_pool(kernel: int, stride: int, padding: str) -> nn.MaxPool2d:
     return SameMaxPool2d(kernel, stride) if padding == "same" else nn.MaxPool2d(kernel, stride, kernel // 2)
 
 
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    bias: bool = True,
+    norm: Norm = nn.BatchNorm2d,
+    activation: type[nn.Module] | None = nn.ReLU,
+) -> list[nn.Module]:
+    """A convolution with the same pad on both sides, its BatchNorm and the activation, if any."""
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
+    return [convolution, norm(out_channels), *([activation()] if activation else [])]
+
+
+def scaled(channels: int, width: float) -> int:
+    """``channels`` times the factor ``width``, at least 1."""
+    return max(1, round(channels * width))
+
+
 def parse_counts(knob: str, text: str) -> list[int]:
     """``"2,2,2,2"`` -> [2, 2, 2, 2], all positive."""
     try:
@@ -70,6 +95,20 @@ def check_choice(knob: str, value: str, known: tuple[str, ...]) -> None:
     """Raise the error for a knob whose value is none of ``known``."""
     if value not in known:
         raise unknown_name(knob, value, known)
+
+
+def check_positive(**knobs: float) -> None:
+    """Raise the error for the first knob that is not above 0."""
+    for knob, value in knobs.items():
+        if not value > 0:
+            raise UserError(f"{knob}={value} must be above 0")
+
+
+def check_probability(**knobs: float) -> None:
+    """Raise the error for the first knob that is no probability of dropping something."""
+    for knob, value in knobs.items():
+        if not 0 <= value < 1:
+            raise UserError(f"{knob}={value} must be a probability: at least 0 and below 1")
 
 
 def check_image_size(model: str, image_size: int, least: int) -> None:

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from benchmarks.models.layers import PADDINGS, check_choice, check_image_size, conv, parse_counts
+from benchmarks.models.layers import (
+    PADDINGS,
+    check_choice,
+    check_image_size,
+    check_positive,
+    conv,
+    parse_counts,
+)
 from benchmarks.models.resnet import INITS, init_official, least_image
 
 
@@ -87,6 +94,7 @@ def build(
         UserError: for an unknown knob value or an image that is too small.
     """
     counts = parse_counts("blocks", blocks)
+    check_positive(width=width)
     check_choice("padding", padding, PADDINGS)
     check_choice("init", init, INITS)
     check_image_size(f"a PreActResNet of {len(counts)} stages", image_size, least_image(len(counts), "cifar"))

@@ -6,7 +6,15 @@ import math
 
 from torch import Tensor, nn
 
-from benchmarks.models.layers import PADDINGS, check_choice, check_image_size, conv, max_pool, parse_counts
+from benchmarks.models.layers import (
+    PADDINGS,
+    check_choice,
+    check_image_size,
+    check_positive,
+    conv,
+    max_pool,
+    parse_counts,
+)
 
 STEMS = ("cifar", "imagenet")
 INITS = ("official", "torch")
@@ -174,6 +182,7 @@ def build(
         UserError: for an unknown knob value or an image that is too small.
     """
     counts = parse_counts("blocks", blocks)
+    check_positive(width=width)
     check_choice("block", block, tuple(BLOCKS))
     check_choice("stem", stem, STEMS)
     check_choice("padding", padding, PADDINGS)

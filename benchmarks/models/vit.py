@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.errors import UserError
-from benchmarks.models.layers import check_choice, check_image_size
+from benchmarks.models.layers import check_choice, check_image_size, check_positive, check_probability
 
 INITS = ("official", "torch")
 
@@ -183,8 +183,10 @@ def build(
         init: ``official`` = :func:`init_official`; ``torch`` = torch's defaults.
 
     Raises:
-        UserError: for numbers that do not divide, an unknown knob value or an image that is too small.
+        UserError: for numbers that do not divide, a knob outside its range or an image that is too small.
     """
+    check_positive(patch=patch, width=width, depth=depth, heads=heads, mlp=mlp)
+    check_probability(dropout=dropout)
     check_choice("init", init, INITS)
     check_image_size(f"a ViT with patches of {patch}x{patch}", image_size, patch)
     if image_size % patch:

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from benchmarks.models.inverted_residual import InvertedResidual
-from benchmarks.models.layers import check_image_size
+from benchmarks.models.layers import check_image_size, check_positive, check_probability, conv_norm, scaled
 
 SHADOW_LAYERS = r"blocks\.\d+\.depthwise"
 """The depthwise 3x3 or 5x5 convolution of every block."""
@@ -38,20 +38,16 @@ class EfficientNetLite(nn.Module):
     ) -> None:
         super().__init__()
         norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
-
-        def scaled(channels: int) -> int:
-            return max(1, round(channels * width))
-
-        channels, last = scaled(32), scaled(1280)
-        stem = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False)
-        self.stem = nn.Sequential(stem, norm(channels), nn.ReLU6())
+        layer = partial(conv_norm, bias=False, norm=norm, activation=nn.ReLU6)
+        channels, last = scaled(32, width), scaled(1280, width)
+        self.stem = nn.Sequential(*layer(in_channels, channels, 3, 2))
         self.blocks = nn.Sequential()
         for count, kernel, first_stride, expansion, base in STAGES:
             for number in range(count):
                 block = InvertedResidual(
                     channels,
                     channels * expansion,
-                    scaled(base),
+                    scaled(base, width),
                     kernel,
                     first_stride if number == 0 else 1,
                     expand=expansion != 1,
@@ -61,8 +57,8 @@ class EfficientNetLite(nn.Module):
                     drop_connect=drop_connect * len(self.blocks) / len(STAGES),
                 )
                 self.blocks.append(block)
-                channels = scaled(base)
-        self.head = nn.Sequential(nn.Conv2d(channels, last, 1, bias=False), norm(last), nn.ReLU6())
+                channels = scaled(base, width)
+        self.head = nn.Sequential(*layer(channels, last, 1))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(last, num_classes)
@@ -94,8 +90,10 @@ def build(
         shadow_layers: what WAS with ``layers="auto"`` transforms, a regular expression on module names.
 
     Raises:
-        UserError: for an image that is too small.
+        UserError: for an image that is too small, a width not above 0 or a probability outside [0, 1).
     """
+    check_positive(width=width)
+    check_probability(dropout=dropout, drop_connect=drop_connect)
     check_image_size("EfficientNet-Lite0", image_size, 32)
     model = EfficientNetLite(width, dropout, drop_connect, num_classes, in_channels)
     model.shadow_layers = shadow_layers

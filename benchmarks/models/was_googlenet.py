@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models.layers import check_image_size
+from benchmarks.models.layers import check_image_size, check_positive, conv_norm, scaled
 
 SHADOW_LAYERS = r"[abcde][345]\.branch[23]\.3"
 """The 3x3 and the 5x5 convolution of each of the nine Inception modules."""
@@ -24,21 +24,20 @@ INCEPTIONS: dict[str, tuple[int, int, int, int, int, int]] = {
 """Channels of: 1x1; 1x1 before 3x3, 3x3; 1x1 before 5x5, 5x5; 1x1 after the pool."""
 
 
-def _conv(in_channels: int, out_channels: int, kernel: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
-    return conv, nn.BatchNorm2d(out_channels), nn.ReLU()
-
-
 class Inception(nn.Module):
     """Four branches side by side: 1x1, 3x3, 5x5 (one true 5x5 convolution) and max-pool."""
 
     def __init__(self, in_channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         one, before_three, three, before_five, five, pool = widths
-        self.branch1 = nn.Sequential(*_conv(in_channels, one, 1))
-        self.branch2 = nn.Sequential(*_conv(in_channels, before_three, 1), *_conv(before_three, three, 3))
-        self.branch3 = nn.Sequential(*_conv(in_channels, before_five, 1), *_conv(before_five, five, 5))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), *_conv(in_channels, pool, 1))
+        self.branch1 = nn.Sequential(*conv_norm(in_channels, one, 1))
+        self.branch2 = nn.Sequential(
+            *conv_norm(in_channels, before_three, 1), *conv_norm(before_three, three, 3)
+        )
+        self.branch3 = nn.Sequential(
+            *conv_norm(in_channels, before_five, 1), *conv_norm(before_five, five, 5)
+        )
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), *conv_norm(in_channels, pool, 1))
         self.out_channels = one + three + five + pool
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,10 +54,10 @@ class GoogLeNet(nn.Module):
 
     def __init__(self, stem_width: int, width: float, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        channels = max(1, round(stem_width * width))
-        self.stem = nn.Sequential(*_conv(in_channels, channels, 3))
+        channels = scaled(stem_width, width)
+        self.stem = nn.Sequential(*conv_norm(in_channels, channels, 3))
         for name, widths in INCEPTIONS.items():
-            inception = Inception(channels, tuple(max(1, round(w * width)) for w in widths))
+            inception = Inception(channels, tuple(scaled(w, width) for w in widths))
             self.add_module(name, inception)
             channels = inception.out_channels
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -92,8 +91,9 @@ def build(
         shadow_layers: what WAS with ``layers="auto"`` transforms, a regular expression on module names.
 
     Raises:
-        UserError: for an image that is too small.
+        UserError: for an image that is too small or a width not above 0.
     """
+    check_positive(width=width)
     check_image_size("this GoogLeNet", image_size, 4)
     model = GoogLeNet(192, width, num_classes, in_channels)
     model.shadow_layers = shadow_layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from benchmarks.models.inverted_residual import InvertedResidual
-from benchmarks.models.layers import check_image_size
+from benchmarks.models.layers import check_image_size, check_positive, conv_norm, scaled
 
 SHADOW_LAYERS = r"blocks\.\d+\.depthwise"
 """The depthwise 3x3 convolution of every block."""
@@ -32,20 +32,16 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, width: float, num_classes: int, in_channels: int) -> None:
         super().__init__()
-
-        def scaled(channels: int) -> int:
-            return max(1, round(channels * width))
-
-        channels, last = scaled(32), scaled(1280)
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU6())
+        channels, last = scaled(32, width), scaled(1280, width)
+        self.stem = nn.Sequential(*conv_norm(in_channels, channels, 1, activation=nn.ReLU6))
         self.blocks = nn.Sequential()
         for expansion, base, count, first_stride in STAGES:
             for number in range(count):
-                stride, out = first_stride if number == 0 else 1, scaled(base)
+                stride, out = first_stride if number == 0 else 1, scaled(base, width)
                 hidden = channels * expansion
                 self.blocks.append(InvertedResidual(channels, hidden, out, 3, stride, expand=True, bias=True))
                 channels = out
-        self.head = nn.Sequential(nn.Conv2d(channels, last, 1), nn.BatchNorm2d(last), nn.ReLU6())
+        self.head = nn.Sequential(*conv_norm(channels, last, 1, activation=nn.ReLU6))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Conv2d(last, num_classes, 1)
 
@@ -71,8 +67,9 @@ def build(
         shadow_layers: what WAS with ``layers="auto"`` transforms, a regular expression on module names.
 
     Raises:
-        UserError: for an image that is too small.
+        UserError: for an image that is too small or a width not above 0.
     """
+    check_positive(width=width)
     check_image_size("this MobileNetV2", image_size, 8)
     model = MobileNetV2(width, num_classes, in_channels)
     model.shadow_layers = shadow_layers

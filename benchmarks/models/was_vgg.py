@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from benchmarks.errors import UserError
-from benchmarks.models.layers import check_image_size
+from benchmarks.models.layers import check_image_size, check_positive, check_probability, conv_norm
 
 SHADOW_LAYERS = r"features\.(3|10|17|20|27|30|34|37|40)"
 """conv1_2, 2_2, 3_2, 3_3, 4_2, 4_3, 5_1, 5_2, 5_3: those with as many output as input channels."""
@@ -61,8 +61,10 @@ def build(
         shadow_layers: what WAS with ``layers="auto"`` transforms, a regular expression on module names.
 
     Raises:
-        UserError: for a malformed layout or an image that is too small.
+        UserError: for a malformed layout, an image that is too small or a knob outside its range.
     """
+    check_positive(hidden=hidden)
+    check_probability(dropout=dropout)
     items = layout.split(",")
     if not all(item == "M" or (item.isdigit() and int(item) > 0) for item in items) or items[0] == "M":
         raise UserError(
@@ -76,9 +78,7 @@ def build(
         if item == "M":
             features.append(nn.MaxPool2d(2))
         else:
-            features.extend(
-                [nn.Conv2d(channels, int(item), 3, padding=1), nn.BatchNorm2d(int(item)), nn.ReLU()]
-            )
+            features.extend(conv_norm(channels, int(item), 3))
             channels = int(item)
     model = VGG(features, channels * (image_size // 2**pools) ** 2, hidden, dropout, num_classes)
     model.shadow_layers = shadow_layers

@@ -78,7 +78,7 @@ def test_lists_say_what_there_is(weightaug: CommandLine) -> None:
         (["run", "method=damp", "method.sigma=nan"], "finite number"),
         (["run", "method=damp", "method.sigma.x=1"], "is a single value"),
         (["run", "method=damp", "recipe.batch_size=4"], "less than method.sub_batches=8"),
-        (["run", "model.width=-3"], "resnet_tiny: "),
+        (["run", "model.width=-3"], "width=-3 must be above 0"),
         (["run", "recipe.momentum=-1"], "recipe.momentum"),
         (["run", "recipe.betas=[0.9]"], "recipe.betas"),
         (["run", "recipe.clip_norm=0"], "must be above 0"),

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-import yaml
+from golden_files import SELECTION
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.config import load
 from benchmarks.errors import UserError
 from benchmarks.models import preact_resnet, resnet, vit
-from benchmarks.models.layers import SameMaxPool2d, pad_same
+from benchmarks.models.layers import SameConv2d, SameMaxPool2d, pad_same
 
 ROOT = Path(__file__).parents[3]
 COMPACT = ROOT / "tests/goldens/damp_model_logits.npz"
@@ -113,10 +114,58 @@ PARAMETERS = {  # name: classes, channels, image size, parameters
 
 
 def from_config(name: str, **data: int) -> nn.Module:
-    config = yaml.safe_load((ROOT / f"configs/model/{name}.yaml").read_text())
-    module, function = config.pop("_target_").rsplit(".", 1)
-    assert config.pop("description")
-    return getattr(import_module(module), function)(**config, **data)
+    return load([f"model={name}"])[0].model.build(**data)
+
+
+AUTHORS = json.loads((SELECTION / "damp_networks.json").read_text())["nets"]
+
+
+def pads(layer: nn.Conv2d | nn.MaxPool2d, side: int) -> list[list[int]]:
+    """[[top, bottom], [left, right]] of a layer on images of ``side`` x ``side``."""
+    if isinstance(layer, SameConv2d | SameMaxPool2d):
+        kernel, stride = ((n,) * 2 if isinstance(n, int) else n for n in (layer.kernel_size, layer.stride))
+        inside = pad_same(torch.ones(1, 1, side, side, device="cpu"), kernel, stride)[0, 0] > 0
+        lines = (inside.any(1), inside.any(0))
+        return [[int(line.int().argmax()), int(line.flip(0).int().argmax())] for line in lines]
+    padding = (layer.padding,) * 2 if isinstance(layer.padding, int) else layer.padding
+    return [[n, n] for n in padding]
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_every_layer_is_the_authors(name: str) -> None:
+    """Full size, against what the authors' code makes: convolutions in order, pools, sums of the rest."""
+    authors = AUTHORS[name]
+    size = authors["image_size"]
+    convolutions, pools, linear_macs = [], [], 0
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal linear_macs
+        if isinstance(module, nn.Conv2d):
+            weight, side = list(module.weight.shape), list(output.shape[-2:])
+            macs = output.numel() * module.weight[0].numel()
+            form = {"stride": list(module.stride), "padding": pads(module, inputs[0].shape[-1])}
+            convolutions.append({"weight": weight, **form, "out_hw": side, "macs": macs})
+        elif isinstance(module, nn.MaxPool2d):
+            kernel, stride = [module.kernel_size] * 2, [module.stride] * 2
+            pools.append({"window": kernel, "stride": stride, "padding": pads(module, inputs[0].shape[-1])})
+        elif isinstance(module, nn.Linear):
+            linear_macs += output.numel() * module.in_features
+        elif isinstance(module, vit.Attention):
+            linear_macs += inputs[0].numel() * module.in_proj_weight.shape[0]  # queries, keys, values
+
+    with torch.device("meta"):
+        model = from_config(name, num_classes=authors["classes"], in_channels=3, image_size=size).eval()
+        for module in model.modules():
+            module.register_forward_hook(note)
+        model(torch.empty(1, 3, size, size))
+    assert convolutions == authors["convs"]
+    assert pools == authors["max_pools"]
+    assert linear_macs == authors["linear_macs"]
+    assert sum(p.numel() for p in model.parameters()) == authors["parameters"]
+    statistics = [b for n, b in model.named_buffers() if "running" in n]
+    assert sum(b.numel() for b in statistics) == authors["buffers"]
+    tokens, width = (size // 16) ** 2, model.heads.head.in_features if "vit" in name else 0
+    assert 2 * 12 * tokens**2 * width == authors["attention_macs"]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -253,3 +302,18 @@ def test_positions_are_exact_in_every_precision() -> None:
 def test_bad_input_is_named(make: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make({"num_classes": 10, "in_channels": 3})
+
+
+def test_a_variant_is_a_model_of_its_own() -> None:
+    """Stem, padding and head are part of a cell's identity."""
+    variants = [
+        ["model=resnet18_cifar"],
+        ["model=resnet18_cifar", "model.padding=symmetric"],
+        ["model=resnet18_cifar", "model.stem=imagenet"],
+        ["model=resnet18_was"],
+        ["model=torchvision/resnet18", "model.stem=small"],
+        ["model=torchvision/resnet18", "model.stem=native"],
+        ["model=vgg16_was"],
+        ["model=vgg16_was", "model.hidden=4096"],
+    ]
+    assert len({load([*variant, "dataset=cifar10"])[0].id for variant in variants}) == len(variants)

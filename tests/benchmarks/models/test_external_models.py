@@ -14,15 +14,16 @@ from benchmarks.errors import UserError
 from benchmarks.models.external import build
 
 
-@pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
-def test_swin_and_convnext_train_on_8x8_digits(name: str) -> None:
+@pytest.mark.parametrize(("name", "patch"), [("swin_t", 2), ("convnext_tiny", 1)])
+def test_swin_and_convnext_train_on_8x8_digits(name: str, patch: int) -> None:
+    """ConvNeXt gets 8x8 patches; Swin's stem is its only convolution and stays one larger than 1x1."""
     model = build(architecture=f"torchvision/{name}", num_classes=10, in_channels=1, image_size=8)
     loss = F.cross_entropy(model(torch.randn(4, 1, 8, 8)), torch.arange(4))
     loss.backward()
     gradients = [p.grad for p in model.parameters()]
     assert all(g is not None and g.isfinite().all() for g in gradients)
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    assert (first.in_channels, first.kernel_size, first.stride) == (1, (1, 1), (1, 1))  # 8x8 patches
+    assert (first.in_channels, first.kernel_size, first.stride) == (1, (patch, patch), (patch, patch))
 
 
 def test_resnet_stem_follows_the_image() -> None:

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.errors import UserError
-from benchmarks.models import resnet, was_efficientnet_lite, was_googlenet, was_mobilenetv2, was_vgg
+from benchmarks.models import (
+    resnet,
+    was_efficientnet_lite,
+    was_googlenet,
+    was_mobilenetv2,
+    was_resnet50,
+    was_vgg,
+)
 from weightaug import WAS
 
 RESNET: dict[str, Any] = {
@@ -31,10 +38,18 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg16_2d": was_vgg.build,
     "resnet18": lambda **knobs: resnet.build(blocks="2,2,2,2", **RESNET, **knobs),
     "resnet34": lambda **knobs: resnet.build(blocks="3,4,6,3", **RESNET, **knobs),
+    "resnet50": was_resnet50.build,
     "googlenet": was_googlenet.build,
     "mobilenetv2": was_mobilenetv2.build,
     "efficientnet_lite0": was_efficientnet_lite.build,
 }
+
+
+def listed(name: str, classes: int) -> dict[str, Any]:
+    """What the golden files say of a network: its counts and, in execution order, its layers."""
+    file = "was_resnet50" if name == "resnet50" else "was_networks"
+    nets = load_golden(file)[1]["nets"]
+    return {**nets[f"{name}_{classes}"], "layers": nets[f"{name}_10"]["layers"]}
 
 
 def executed(model: nn.Module, x: Tensor) -> list[tuple[nn.Module, Tensor]]:
@@ -69,8 +84,7 @@ def build(name: str, **knobs: Any) -> nn.Module:
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_and_multiply_adds(name: str, classes: int) -> None:
-    _, info = load_golden("was_networks")
-    expected = info["nets"][f"{name}_{classes}"]
+    expected = listed(name, classes)
     with torch.device("meta"):
         model = NETWORKS[name](num_classes=classes)
         calls = executed(model, torch.zeros(1, 3, 32, 32))
@@ -83,6 +97,38 @@ def test_parameters_and_multiply_adds(name: str, classes: int) -> None:
     assert sum(macs[id(layer)] for layer in method_layers) == expected["shadow_conv_macs"]
     assert len(method_layers) == expected["shadow_convs"]
     assert sum(m.weight.numel() for m, _ in calls if isinstance(m, nn.Linear)) == expected["linear_macs"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_layer_is_the_authors(name: str) -> None:
+    with torch.device("meta"):
+        model = NETWORKS[name](num_classes=10)
+        calls = executed(model, torch.zeros(1, 3, 32, 32))
+    shadow = {id(layer) for layer in WAS(model, coefficient="none").layers.values()}
+    layers = listed(name, 10)["layers"]
+    assert len(calls) == len(layers)
+    for (module, output), layer in zip(calls, layers, strict=True):
+        side = output.shape[-1]
+        if isinstance(module, nn.BatchNorm2d):
+            ours = {"features": module.num_features, "eps": module.eps, "momentum": module.momentum}
+            assert ours | {"hw": side} == {key: layer[key] for key in (*ours, "hw")}
+            continue
+        assert (list(module.weight.shape), module.bias is not None) == (layer["weight"], layer["bias"])
+        if isinstance(module, nn.Conv2d):
+            form = (module.stride, module.padding, module.dilation, module.groups, side)
+            stride, padding = (layer["stride"],) * 2, (layer["padding"],) * 2
+            assert form == (stride, padding, (1, 1), layer["groups"], layer["out_hw"])
+            assert output[0].numel() * module.weight[0].numel() == layer["macs"]
+            assert (id(module) in shadow) == layer["shadow"]
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_plain_vgg_has_the_large_head(classes: int) -> None:
+    """The authors' baseline vgg.py: 4096 hidden units, and neither K nor the unused BatchNorm."""
+    published = load_golden("was_networks")[0][f"vgg16_plain_baseline_{classes}_params"]
+    with torch.device("meta"):
+        model = was_vgg.build(num_classes=classes, hidden=4096)
+    assert sum(p.numel() for p in model.parameters()) == published[0]
 
 
 def write_weights(module: nn.Module, number: int) -> None:
@@ -98,18 +144,14 @@ def write_weights(module: nn.Module, number: int) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_full_size_outputs(name: str) -> None:
-    arrays, _ = load_golden("was_fullsize_logits")
-    layers = load_golden("was_networks")[1]["nets"][f"{name}_10"]["layers"]
+    x = tensor(load_golden("was_fullsize_logits")[0]["x"])
+    arrays, _ = load_golden("was_resnet50" if name == "resnet50" else "was_fullsize_logits")
+    layers = listed(name, 10)["layers"]
     model = build(name, num_classes=10)
-    x = tensor(arrays["x"])
     modules = [module for module, _ in executed(model, x[:1])]
     assert len(modules) == len(layers)
-    for number, (module, layer) in enumerate(zip(modules, layers, strict=True)):
+    for number, module in enumerate(modules):
         write_weights(module, number)
-        if isinstance(module, nn.BatchNorm2d):
-            assert (module.eps, module.momentum) == (layer["eps"], layer["momentum"])
-        else:
-            assert (list(module.weight.shape), module.bias is not None) == (layer["weight"], layer["bias"])
     method = WAS(model)
     shadow = [module for module, layer in zip(modules, layers, strict=True) if layer.get("shadow")]
     assert [*map(id, shadow)] == [*map(id, method.layers.values())]
@@ -229,6 +271,6 @@ def test_narrow_networks_train_in_float32(name: str) -> None:
 def test_bad_knobs() -> None:
     with pytest.raises(UserError, match="layout must be"):
         was_vgg.build(num_classes=10, layout="64,x")
-    for module in (was_vgg, was_googlenet, was_mobilenetv2, was_efficientnet_lite):
+    for module in (was_vgg, was_googlenet, was_mobilenetv2, was_efficientnet_lite, was_resnet50):
         with pytest.raises(UserError, match="needs images of at least"):
             module.build(num_classes=10, image_size=2)
