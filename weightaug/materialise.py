@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightaug.kernel_draws import LayerDraw, kernel_size, support
-from weightaug.was import WAS, unwrapped, shadow_layers, shadow_weights
+from weightaug.was import WAS, shadow_layers, shadow_weights, unwrapped
 
 Conv = nn.Conv1d | nn.Conv2d
 
