@@ -44,7 +44,7 @@ report: $(READY)  ## make the reports of PAPER at SCALE again from their cards, 
 
 test: $(READY)  ## style, types and tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy
-	@$(BIN)/python -m pytest tests --ignore=tests/regression
+	@$(BIN)/python -m pytest tests --ignore=tests/regression -n logical --maxprocesses 8 --dist loadfile
 
 regress: $(READY)  ## reduced-schedule training of each method against stored losses and bounds
 	@$(BIN)/python -m pytest tests/regression
