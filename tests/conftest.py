@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from command_line import CommandLine, Done
 
 from benchmarks import cli
+
+collect_ignore = [] if find_spec("timm") else ["weightaug/test_timm.py"]  # an extra
 
 
 @pytest.fixture(autouse=True, scope="session")
