@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ class CIFAR10(Source):
     in_channels = 3
     image_size = 32
 
-    def __init__(self, *, corruptions: dict[str, list[float]] | None = None) -> None:
+    def __init__(self, *, corruptions: dict[str, list[Any]] | None = None) -> None:
         self.corruptions = check_severities(corruptions or {})
 
     def missing(self, root: Path) -> str | None:

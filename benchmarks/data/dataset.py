@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,14 +52,14 @@ class DataSet:
 class Source:
     """Where a data set comes from. A subclass is what a config's ``_target_`` names.
 
-    ``corruptions`` maps a corruption's name to its parameter at severities 1 to 5
+    ``corruptions`` maps a corruption's name to its parameters at severities 1 to 5
     (see :mod:`benchmarks.data.corruptions`).
     """
 
     num_classes: ClassVar[int]
     in_channels: ClassVar[int]
     image_size: ClassVar[int]
-    corruptions: dict[str, list[float]]
+    corruptions: dict[str, list[Any]]
 
     def missing(self, root: Path) -> str | None:
         """What of the files is not there, where it was looked for and how to get it; None if all is."""

@@ -7,6 +7,7 @@ of Handwritten Digits, UCI Machine Learning Repository (the test half of it).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ class Digits(Source):
     in_channels = 1
     image_size = 8
 
-    def __init__(self, *, corruptions: dict[str, list[float]] | None = None) -> None:
+    def __init__(self, *, corruptions: dict[str, list[Any]] | None = None) -> None:
         self.corruptions = check_severities(corruptions or {})
 
     def load(self, root: Path, download: bool = False) -> DataSet:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cell import Cell
-from benchmarks.data.corruptions import SEVERITIES, corrupt
+from benchmarks.data.corruptions import SEVERITIES, corrupt, without_missing
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
 from benchmarks.evaluation.metrics import measure
@@ -31,10 +31,9 @@ class EvaluationImages:
     @classmethod
     def make(cls, source: Source, data: DataSet, corruptions: bool = True) -> EvaluationImages:
         images = data.test.images
+        table = without_missing(source.corruptions) if corruptions else {}
         corrupted = {
-            (name, severity): corrupt(images, name, severity, parameters[severity - 1])
-            for name, parameters in (source.corruptions.items() if corruptions else ())
-            for severity in SEVERITIES
+            (name, severity): corrupt(images, name, severity, table) for name in table for severity in SEVERITIES
         }
         return cls(data.test.labels, images, corrupted)
 

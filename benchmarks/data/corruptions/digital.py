@@ -97,7 +97,7 @@ def _affine(x: Tensor, moves: Tensor) -> Tensor:
     """
     height, width = x.shape[2:]
     middle = torch.tensor([height // 2, width // 2], dtype=torch.float32)
-    arm = min(height, width) // 3
+    arm = max(min(height, width) // 3, 1)
     points = torch.stack((middle + arm, middle + torch.tensor([arm, -arm]), middle - arm)).to(x.device)
     moved = (points + moves.float()).double()
     basis = torch.linalg.inv(torch.cat((points.double(), torch.ones(3, 1, device=x.device)), 1))
@@ -136,7 +136,7 @@ def pixelate(images: Tensor, draws: Draws, factor: float) -> Tensor:
     """
     x = images
     for dim in (3, 2):
-        x = _box(x, dim, int(images.shape[dim] * factor))
+        x = _box(x, dim, max(1, int(images.shape[dim] * factor)))
     for dim in (3, 2):
         x = _box(x, dim, images.shape[dim])
     return x

@@ -79,7 +79,7 @@ class Draws:
         self.drawn += 1
         keys = stream(start, self.indices).unsqueeze(1)
         numbers = stream(keys, torch.arange((count + 1) // 2, device=self.device))
-        return numbers.view(torch.int32)[:, :count].reshape(-1, *shape)
+        return numbers.view(torch.int32)[:, :count].reshape(len(self.indices), *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform on [low, high), in 2^32 steps, float64."""

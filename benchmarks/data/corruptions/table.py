@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from torch import Tensor
 
-from benchmarks.data.corruptions import blur, digital, noise, spatter, weather
-from benchmarks.data.corruptions.weather import photograph_folder
+from benchmarks.data.corruptions import blur, cbar_noise, cbar_warp, digital, noise, spatter, weather
+from benchmarks.data.corruptions.weather import FROST_MISSING, photograph_folder
 from benchmarks.errors import UserError, unknown_name
+from benchmarks.terminal import warn
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Corruption = Callable[..., Tensor]
@@ -39,6 +41,21 @@ CORRUPTIONS: dict[str, Corruption] = {
         blur.gaussian_blur,
         spatter.spatter,
         digital.saturate,
+        cbar_noise.blue_noise_sample,
+        cbar_noise.brownish_noise,
+        cbar_noise.checkerboard_cutout,
+        cbar_noise.cocentric_sine_waves,
+        cbar_noise.inverse_sparkles,
+        cbar_noise.lines,
+        cbar_noise.perlin_noise,
+        cbar_noise.plasma_noise,
+        cbar_noise.single_frequency_greyscale,
+        cbar_noise.sparkles,
+        cbar_warp.caustic_refraction,
+        cbar_warp.circular_motion_blur,
+        cbar_warp.pinch_and_twirl,
+        cbar_warp.ripple,
+        cbar_warp.transverse_chromatic_abberation,
     )
 }
 
@@ -78,5 +95,12 @@ def parameters(name: str, value: Any) -> dict[str, float]:
 
 def without_missing(table: Table) -> dict[str, Sequence[Any]]:
     """The table without what can't be made on this machine: frost, where its photographs are not installed."""
-    present = photograph_folder() is not None
-    return {name: values for name, values in table.items() if name != "frost" or present}
+    if "frost" not in table or photograph_folder() is not None:
+        return dict(table)
+    _say_missing()
+    return {name: values for name, values in table.items() if name != "frost"}
+
+
+@cache
+def _say_missing() -> None:
+    warn(f"{FROST_MISSING}; the other corruptions go on without it")

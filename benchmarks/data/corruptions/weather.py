@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.data.corruptions.draws import Draws
-from benchmarks.data.corruptions.filters import clipped_zoom, motion, windows
+from benchmarks.data.corruptions.filters import clipped_zoom, motion
 from benchmarks.errors import UserError
 
 LUMA = (0.299, 0.587, 0.114)
 PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 """The reference draws one of these; the sixth file that lies beside them is never drawn."""
+FROST_MISSING = (
+    "corruption frost lacks its photographs, which are files of the package imagecorruptions; "
+    "install it with `pip install weightaug[corruptions]`"
+)
 
 
 def snow(
@@ -54,22 +58,18 @@ def grey(x: Tensor) -> Tensor:
 
 
 def frost(images: Tensor, draws: Draws, image_share: float, frost_share: float, scale: float) -> Tensor:
-    """image_share * x + frost_share * a random part of a random photograph of frost, shrunk to ``scale``."""
+    """image_share * x + frost_share * a random part of a random photograph of frost, shrunk to ``scale``.
+
+    Where the photograph would be smaller than the image it is scaled to be one pixel larger.
+    """
     height, width = images.shape[2:]
-    photographs, sizes = frost_photographs(scale, images.device)
-    if bool((sizes < torch.tensor([height, width], device=sizes.device)).any()):
-        least = tuple(sizes.amin(0).tolist())
-        raise UserError(f"frost: images of {height} x {width} pixels are larger than the photographs, {least}")
+    photographs, sizes = frost_photographs(scale, height + 1, width + 1, images.device)
     number = draws.integers(high=len(PHOTOGRAPHS))
     free = sizes[number] - torch.tensor([height, width], device=sizes.device)
-    corner = draws.uniform(2).mul_(free.clamp(min=1)).long()
-    return image_share * images.double() + frost_share * _parts(photographs, number, corner, images)
-
-
-def _parts(photographs: Tensor, number: Tensor, corner: Tensor, like: Tensor) -> Tensor:
-    height, width = like.shape[2:]
+    corner = draws.uniform(2).mul_(free).long()
     everywhere = photographs.unfold(2, height, 1).unfold(3, width, 1)
-    return everywhere[number, :, corner[:, 0], corner[:, 1]].double()
+    part = everywhere[number, :, corner[:, 0], corner[:, 1]].double()
+    return image_share * images.double() + frost_share * part
 
 
 def photograph_folder() -> Path | None:
@@ -80,19 +80,20 @@ def photograph_folder() -> Path | None:
     return folder if folder and all((folder / name).is_file() for name in PHOTOGRAPHS) else None
 
 
-@cache
-def frost_photographs(scale: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The photographs, uint8 [5, 3, H, W], each in the upper left corner, and their heights and widths [5, 2]."""
+@lru_cache(maxsize=4)
+def frost_photographs(scale: float, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The photographs, uint8 [5, 3, H, W], each in the upper left corner, and their heights and widths [5, 2].
+
+    They are scaled by ``scale``, or by so much more that each has at least ``height`` x ``width`` pixels.
+    """
     folder = photograph_folder()
     if folder is None:
-        raise UserError(
-            "corruption frost lacks its photographs, which the package imagecorruptions has; "
-            "install it with `pip install weightaug[corruptions]`"
-        )
-    photographs = [_shrunk(_read(folder / name), scale) for name in PHOTOGRAPHS]
+        raise UserError(FROST_MISSING)
+    photographs = [_read(folder / name) for name in PHOTOGRAPHS]
+    least = [max(scale, height / len(p), width / p.shape[1]) for p in photographs]
+    photographs = [_scaled(p, factor) for p, factor in zip(photographs, least, strict=True)]
     sizes = torch.tensor([photograph.shape[:2] for photograph in photographs])
-    height, width = sizes.amax(0).tolist()
-    together = torch.zeros(len(photographs), 3, height, width, dtype=torch.uint8)
+    together = torch.zeros(len(photographs), 3, *sizes.amax(0).tolist(), dtype=torch.uint8)
     for place, photograph in zip(together, photographs, strict=True):
         place[:, : photograph.shape[0], : photograph.shape[1]] = photograph.permute(2, 0, 1)
     return together.to(device), sizes.to(device)
@@ -105,7 +106,7 @@ def _read(path: Path) -> Tensor:
         return torch.from_numpy(np.array(photograph.convert("RGB")))
 
 
-def _shrunk(photograph: Tensor, scale: float) -> Tensor:
+def _scaled(photograph: Tensor, scale: float) -> Tensor:
     """uint8 [H, W, 3] by linear interpolation between the four nearest pixels, without smoothing first."""
     if scale == 1:
         return photograph
@@ -153,4 +154,5 @@ def plasma(draws: Draws, size: int, decay: float) -> Tensor:
         heights[:, half::distance, ::distance] = mean_and_more(in_columns)
         distance, wander = half, wander / decay
     heights -= heights.amin((1, 2), keepdim=True)
-    return heights / heights.amax((1, 2), keepdim=True)
+    highest = heights.amax((1, 2), keepdim=True)
+    return heights / (highest + (highest == 0))
