@@ -96,8 +96,8 @@ def zoom_blur(images: Tensor, draws: Draws, end: float, step: float) -> Tensor:
     """The mean of the image and of its enlargements by the factors 1, 1 + step, ... up to ``end``."""
     factors = np.arange(1, end, step).tolist()
     x = images.float() / 255
-    total = torch.zeros_like(x)
+    total = torch.zeros_like(x.transpose(2, 3), memory_format=torch.contiguous_format)
     for factor in factors:
         total += clipped_zoom(x, factor).float()
-    return (x + total) / (len(factors) + 1) * 255
+    return (x + total.transpose(2, 3)) / (len(factors) + 1) * 255
 

@@ -13,26 +13,10 @@ from torch import Tensor
 
 from benchmarks.data.corruptions.cbar_noise import each, extent
 from benchmarks.data.corruptions.draws import Draws
-from benchmarks.data.corruptions.filters import gaussian, grid, pixels_at, reflected
+from benchmarks.data.corruptions.filters import bilinear, gaussian, grid, reflected
 
 ROTATIONS = 21
 SPLINE_POLE = sqrt(3) - 2
-
-
-def bilinear(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """The values of ``x`` [N, C, H, W] at the places (row, column) [N, H, W], float64; black outside."""
-    height, width = x.shape[2:]
-    top, left = row.floor(), column.floor()
-    total = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    for right in (0, 1):
-        for below in (0, 1):
-            r, c = top.long() + below, left.long() + right
-            inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            down, across = row - top, column - left
-            weight = (down if below else 1 - down) * (across if right else 1 - across) * inside
-            value = pixels_at(x, r.clamp(0, height - 1), c.clamp(0, width - 1))
-            total += value.double() * weight.unsqueeze(1)
-    return total
 
 
 def ripple(images: Tensor, draws: Draws, level: float) -> Tensor:
@@ -45,7 +29,7 @@ def ripple(images: Tensor, draws: Draws, level: float) -> Tensor:
         for i, place in enumerate(grid(images))
     ]
     shape = (len(images), *images.shape[2:])
-    return bilinear(images, moved[0].expand(shape), moved[1].expand(shape))
+    return bilinear(images, moved[0].expand(shape), moved[1].expand(shape), "black")
 
 
 def pinch_and_twirl(images: Tensor, draws: Draws, level: float) -> Tensor:
@@ -71,7 +55,7 @@ def pinch_and_twirl(images: Tensor, draws: Draws, level: float) -> Tensor:
     down, right = down * stretch, right * stretch
     new_row = middle_row + (down * turn.cos() - right * turn.sin())
     new_column = middle_column + (down * turn.sin() + right * turn.cos())
-    return bilinear(images, torch.where(moving, new_row, rows), torch.where(moving, new_column, columns))
+    return bilinear(images, torch.where(moving, new_row, rows), torch.where(moving, new_column, columns), "black")
 
 
 def caustic_refraction(images: Tensor, draws: Draws, level: float) -> Tensor:
@@ -95,7 +79,7 @@ def caustic_refraction(images: Tensor, draws: Draws, level: float) -> Tensor:
     bend = torch.cos(turned) - torch.sin(turned) * upright / slope.masked_fill(~steep, 1)
     shift = [(bend * side / length * (level * 0.5 * size / 10) * steep * 1000).round() / 1000 for side in (down, right)]
     rows, columns = grid(images)
-    seen = bilinear(images.double() / 255, rows + shift[0], columns + shift[1])
+    seen = bilinear(images.double() / 255, rows + shift[0], columns + shift[1], "black")
     seen = seen + ((down - right) * level * 2 / 10).unsqueeze(1)
     return seen.clamp(0, 1) * 255
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.data.corruptions.draws import Draws
-from benchmarks.data.corruptions.filters import gaussian, pixels_at, reflected
+from benchmarks.data.corruptions.filters import bilinear, gaussian, grid
 
 
 def brightness(images: Tensor, draws: Draws, amount: float) -> Tensor:
@@ -76,18 +74,9 @@ def elastic_transform(images: Tensor, draws: Draws, alpha: float, sigma: float, 
         (gaussian(draws.uniform(1, height, width, low=-1, high=1), sigma, "symmetric", 3.0) * alpha).float()
         for _ in range(2)
     ]
-    column = torch.arange(width, device=x.device) + moves[0].squeeze(1).double()
-    row = torch.arange(height, device=x.device).view(-1, 1) + moves[1].squeeze(1).double()
-    top, left = row.floor(), column.floor()
-    total = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
-    for below in (0, 1):
-        for right in (0, 1):
-            down, across = row - top, column - left
-            weight = (down if below else 1 - down) * (across if right else 1 - across)
-            r = reflected(top.long() + below, height, "symmetric")
-            c = reflected(left.long() + right, width, "symmetric")
-            total += pixels_at(x, r, c).double() * weight.unsqueeze(1)
-    return total.float() * 255
+    rows, columns = grid(x)
+    row, column = rows + moves[1].squeeze(1).double(), columns + moves[0].squeeze(1).double()
+    return bilinear(x, row, column, "symmetric").float() * 255
 
 
 def _affine(x: Tensor, moves: Tensor) -> Tensor:
@@ -105,27 +94,13 @@ def _affine(x: Tensor, moves: Tensor) -> Tensor:
     scale = 1 / (a * e - b * d)
     a, b, d, e = e * scale, -b * scale, -d * scale, a * scale
     c, f = -a * c - b * f, -d * c - e * f
-    column = torch.arange(width, dtype=torch.float64, device=x.device)
-    row = torch.arange(height, dtype=torch.float64, device=x.device).view(-1, 1)
+    row, column = grid(x)
 
     def thirty_seconds(across: Tensor, down: Tensor, offset: Tensor) -> Tensor:
         steps = (across * column * 1024).round() + ((down * row + offset) * 1024).round()
-        return (steps.long() + 16) >> 5
+        return ((steps + 16) / 32).floor().float() / 32
 
-    across, down = thirty_seconds(a, b, c), thirty_seconds(d, e, f)
-    total = torch.zeros_like(x)
-    for below in (0, 1):
-        for right in (0, 1):
-            weight = _share(down, below) * _share(across, right)
-            r = reflected((down >> 5) + below, height, "mirror")
-            c_ = reflected((across >> 5) + right, width, "mirror")
-            total += pixels_at(x, r, c_) * weight.unsqueeze(1)
-    return total
-
-
-def _share(place: Tensor, next_one: int) -> Tensor:
-    share = (place & 31).float() / 32
-    return share if next_one else 1 - share
+    return bilinear(x, thirty_seconds(d, e, f), thirty_seconds(a, b, c), "mirror")
 
 
 def pixelate(images: Tensor, draws: Draws, factor: float) -> Tensor:
@@ -174,17 +149,11 @@ def _box_weights(size: int, target: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def jpeg_compression(images: Tensor, draws: Draws, quality: int) -> Tensor:
-    """Stored as JPEG of this quality and read again, by the real codec, on the CPU in threads."""
-    from PIL import Image
+    """Stored as JPEG of this quality and read again, by the real codec (libjpeg-turbo), on the CPU in threads."""
+    from torchvision.io import decode_jpeg, encode_jpeg
 
-    def through(pixels: np.ndarray) -> np.ndarray:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-        return np.asarray(Image.open(file))
-
-    pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    stored = np.stack(list(_threads().map(through, pixels)))
-    return torch.from_numpy(stored).permute(0, 3, 1, 2).contiguous().to(images.device)
+    stored = _threads().map(lambda image: decode_jpeg(encode_jpeg(image, quality)), images.cpu())
+    return torch.stack(list(stored)).to(images.device)
 
 
 @cache

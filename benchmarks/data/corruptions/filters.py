@@ -30,8 +30,9 @@ def reflected(positions: Tensor, size: int, border: str) -> Tensor:
     if border == "nearest" or size == 1:
         return positions.clamp(0, size - 1)
     period = 2 * size if border == "symmetric" else 2 * size - 2
-    positions = positions.remainder(period)
-    return torch.where(positions < size, positions, period - positions - int(border == "symmetric"))
+    turns = positions.double().div_(period).floor_().long()  # much quicker than the remainder of whole numbers
+    positions = positions - turns * period
+    return torch.minimum(positions, period - int(border == "symmetric") - positions)
 
 
 @cache
@@ -60,33 +61,32 @@ def gaussian(x: Tensor, sigma: float, border: str = "nearest", truncate: float =
     return x
 
 
-def windows(x: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """From each image of ``x`` [N, C, ., .] its own part of the given size, whose corner is at (top, left) [N]."""
-    everywhere = x.unfold(2, height, 1).unfold(3, width, 1)
-    return everywhere[torch.arange(len(top), device=x.device), :, top, left]
-
-
-def linear_zoom(x: Tensor, dim: int, factor: float) -> Tensor:
-    """Enlarge ``dim`` to round(size * factor) positions by linear interpolation, first and last values kept."""
-    size = x.shape[dim]
-    enlarged = round(size * factor)
-    if enlarged == size:
-        return x
-    place = torch.arange(enlarged, dtype=torch.float64, device=x.device) * ((size - 1) / (enlarged - 1))
+@cache
+def _zoom_places(size: int, factor: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For ``size`` positions of the middle, enlarged by ``factor``: lower and upper source and their shares."""
+    part = math.ceil(size / factor)
+    enlarged = round(part * factor)
+    place = torch.arange(enlarged, dtype=torch.float64) * ((part - 1) / max(enlarged - 1, 1))
+    place = place[(enlarged - size) // 2 :][:size]
     lower = place.floor()
-    share = (place - lower).view(-1, *[1] * (x.ndim - 1 - dim))
-    lower = lower.long().clamp(max=size - 1)
-    upper = (lower + 1).clamp(max=size - 1)
-    return x.index_select(dim, lower) * (1 - share) + x.index_select(dim, upper) * share
+    share = (place - lower).view(-1, 1).to(device)
+    lower = lower.long().clamp(max=part - 1).to(device)
+    upper = (lower + 1).clamp(max=part - 1)
+    start = (size - part) // 2
+    return start + lower, start + upper, 1 - share, share
 
 
 def clipped_zoom(x: Tensor, factor: float) -> Tensor:
-    """The middle of the images of ``x`` [N, C, H, W], enlarged by ``factor`` to fill them; float64."""
-    for size in x.shape[2:]:  # rows, then columns as the rows of the transposed images, which is much quicker
-        part = math.ceil(size / factor)
-        enlarged = linear_zoom(x.narrow(2, (size - part) // 2, part).double(), 2, factor)
-        surplus = (enlarged.shape[2] - size) // 2
-        x = enlarged.narrow(2, surplus, size).transpose(2, 3).contiguous()
+    """The middle of the images of ``x`` [N, C, H, W], enlarged by ``factor`` to fill them; float64.
+
+    Linear interpolation that keeps the first and the last value. The result is [N, C, W, H], transposed: columns are
+    interpolated as the rows of the transposed images, which is much quicker.
+    """
+    x = x.double()
+    for turn in range(2):
+        lower, upper, rest, share = _zoom_places(x.shape[2], factor, x.device)
+        enlarged = x.index_select(2, lower).mul_(rest).add_(x.index_select(2, upper).mul_(share))
+        x = enlarged.transpose(2, 3).contiguous() if turn == 0 else enlarged
     return x
 
 
@@ -103,12 +103,14 @@ def motion(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
     angle = torch.deg2rad(degrees.double()).unsqueeze(1)
     along = torch.stack((len(taps) * angle.sin(), len(taps) * angle.cos()))
     steps = torch.ceil(taps * along / torch.hypot(along[0], along[1]) - 0.5).long()  # [2, N, taps]
-    reach = int(2 * radius)
+    reach = 2 * int(radius)
     wide = padded(padded(x, 2, reach, "nearest"), 3, reach, "nearest")
+    everywhere = wide.unfold(2, height, 1).unfold(3, width, 1)
+    number = torch.arange(len(x), device=x.device)
+    top, left = (steps + reach).unbind(0)
     blurred = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
     for tap, weight in enumerate(weights.tolist()):
-        part = windows(wide, steps[0, :, tap] + reach, steps[1, :, tap] + reach, height, width)
-        blurred += part.double().mul_(weight)
+        blurred += everywhere[number, :, top[:, tap], left[:, tap]].double().mul_(weight)
     return blurred
 
 
@@ -116,6 +118,27 @@ def pixels_at(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """The values of ``x`` [N, C, H, W] at the whole positions (row, column) [N, h, w], as [N, C, h, w]."""
     positions = (row * x.shape[3] + column).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
     return x.flatten(2).gather(2, positions).view(*x.shape[:2], *row.shape[1:])
+
+
+def bilinear(x: Tensor, row: Tensor, column: Tensor, border: str) -> Tensor:
+    """The values of ``x`` [N, C, H, W] at the places (row, column) [N, H, W], in their type.
+
+    ``border``: as in :func:`padded`, or ``black``.
+    """
+    top, left = row.floor(), column.floor()
+    down, across = row - top, column - left
+    rows, columns = [(top.long() + step) for step in (0, 1)], [(left.long() + step) for step in (0, 1)]
+    weights = [[1 - down, down], [1 - across, across]]
+    for places, shares, size in ((rows, weights[0], x.shape[2]), (columns, weights[1], x.shape[3])):
+        for step in (0, 1):
+            if border == "black":
+                shares[step] = shares[step] * ((places[step] >= 0) & (places[step] < size))
+            places[step] = reflected(places[step], size, "nearest" if border == "black" else border)
+    total = torch.zeros(*x.shape[:2], *row.shape[1:], dtype=row.dtype, device=x.device)
+    for r, down in zip(rows, weights[0], strict=True):
+        for c, across in zip(columns, weights[1], strict=True):
+            total += pixels_at(x, r, c).to(row.dtype).mul_((down * across).unsqueeze(1))
+    return total
 
 
 def grid(x: Tensor) -> tuple[Tensor, Tensor]:

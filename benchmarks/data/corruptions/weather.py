@@ -40,7 +40,7 @@ def snow(
     """
     height, width = images.shape[2:]
     flakes = draws.normal(1, height, width).mul_(std).add_(mean)
-    flakes = clipped_zoom(flakes, zoom)
+    flakes = clipped_zoom(flakes, zoom).transpose(2, 3).contiguous()
     flakes *= flakes >= threshold
     flakes = flakes.clamp_(0, 1).mul_(255).floor_()  # as an 8-bit image, before the blur and after it
     flakes = motion(flakes, radius, sigma, draws.uniform(low=-135, high=-45)).round_().div_(255)
