@@ -28,16 +28,21 @@ from skimage import filters
 
 from benchmarks.data.corruptions import CORRUPTIONS, Draws, parameters
 
+NOISES = ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise")
+"""Drawn from tables here: they can't be fed with numbers, their distribution is compared."""
 Pixels = np.ndarray
 """uint8 [H, W, 3]."""
 
 
 class Parameterised(ast.NodeTransformer):
-    """``c = [...][severity - 1]`` becomes ``c = _PARAMETERS``, ``np.float_`` becomes ``np.float64``."""
+    """``np.float_`` becomes ``np.float64`` and, if wanted, ``c = [...][severity - 1]`` becomes ``c = _PARAMETERS``."""
+
+    def __init__(self, own_parameters: bool) -> None:
+        self.own_parameters = own_parameters
 
     def visit_Assign(self, node: ast.Assign) -> ast.Assign:  # noqa: N802
         targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        if targets in (["c"], ["alpha"]) and isinstance(node.value, ast.Subscript):
+        if targets == ["c"] and isinstance(node.value, ast.Subscript) and not self.own_parameters:
             node.value = ast.Name("_PARAMETERS", ast.Load())
         self.generic_visit(node)
         return node
@@ -49,22 +54,30 @@ class Parameterised(ast.NodeTransformer):
 
 
 @cache
-def package() -> dict[str, Any]:
-    """The names of the package's module, mended."""
+def package(own_parameters: bool = False) -> dict[str, Any]:
+    """The names of the package's module, mended; with its own parameters or with those in ``_PARAMETERS``."""
     spec = importlib.util.find_spec("imagecorruptions")
     assert spec is not None and spec.submodule_search_locations is not None
     folder = Path(next(iter(spec.submodule_search_locations)))
     tree = ast.parse((folder / "corruptions.py").read_text())
-    tree.body = [node for node in tree.body if getattr(node, "module", "") != "pkg_resources"]
+    gone = ("pkg_resources", "scipy.ndimage.interpolation")
+    tree.body = [node for node in tree.body if getattr(node, "module", "") not in gone]
     names: dict[str, Any] = {
         "__name__": "imagecorruptions.corruptions",
         "resource_filename": lambda _, path: str(folder / path),
+        "map_coordinates": ndimage.map_coordinates,
     }
-    exec(compile(ast.fix_missing_locations(Parameterised().visit(tree)), "imagecorruptions", "exec"), names)
+    tree = ast.fix_missing_locations(Parameterised(own_parameters).visit(tree))
+    exec(compile(tree, "imagecorruptions", "exec"), names)
     names["gaussian"] = lambda image, sigma, multichannel=False, **rest: filters.gaussian(
         image, sigma, channel_axis=-1 if multichannel else None, **rest
     )
     return names
+
+
+def as_shipped(name: str, severity: int, image: Pixels) -> Pixels:
+    """What the package's own ``corrupt`` returns: its formulas, its parameters, which are those of ImageNet-C."""
+    return np.uint8(package(own_parameters=True)[name](Image.fromarray(image), severity))
 
 
 def from_package(name: str, image: Pixels, given: Any) -> Pixels:

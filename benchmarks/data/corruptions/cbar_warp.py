@@ -104,9 +104,10 @@ def circular_motion_blur(images: Tensor, draws: Draws, level: float) -> Tensor:
     """The mean of 21 rotations by up to 1.5 level degrees, Gaussian-weighted; by cubic splines, black outside."""
     x = images.float() / 255
     spline = _spline_coefficients(_spline_coefficients(x.double(), 2), 3)
+    spline = spline.flatten(2).permute(2, 0, 1).contiguous()  # [place, N, C]: all images move alike, line by line
     rows, columns = grid(images)
     middle_row, middle_column = (images.shape[2] - 1) / 2, (images.shape[3] - 1) / 2
-    total, weights = torch.zeros_like(x), 0.0
+    total, weights = torch.zeros(spline.shape, device=x.device), 0.0
     for number in range(ROTATIONS):
         part = 2 * number / (ROTATIONS - 1) - 1
         angle = torch.deg2rad(torch.tensor(part * level * 15 / 10, dtype=torch.float64, device=x.device))
@@ -116,7 +117,7 @@ def circular_motion_blur(images: Tensor, draws: Draws, level: float) -> Tensor:
         weight = float(torch.exp(torch.tensor(-2 * part**2, dtype=torch.float64)))
         total += weight * _cubic_at(spline, row, column).float()
         weights += weight
-    return total / weights * 255
+    return (total / weights * 255).permute(1, 2, 0).view(x.shape)
 
 
 def _spline_coefficients(x: Tensor, dim: int) -> Tensor:
@@ -148,19 +149,18 @@ def _cubic_weights(share: Tensor) -> list[Tensor]:
 
 
 def _cubic_at(spline: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """The spline at the places (row, column) [H, W], the same for all images; 0 outside."""
-    height, width = spline.shape[2:]
+    """The spline [H * W, N, C] at the places (row, column) [H, W]; 0 outside."""
+    height, width = row.shape
     inside = (row >= 0) & (row <= height - 1) & (column >= 0) & (column <= width - 1)
     top, left = row.floor(), column.floor()
-    flat = spline.flatten(2)
     total = torch.zeros_like(spline)
     for down, row_weight in enumerate(_cubic_weights(row - top)):
         r = reflected(top.long() + down - 1, height, "mirror")
         for right, column_weight in enumerate(_cubic_weights(column - left)):
             c = reflected(left.long() + right - 1, width, "mirror")
-            value = flat.index_select(2, (r * width + c).flatten()).view(spline.shape)
-            total += value * (row_weight * column_weight)
-    return total * inside
+            value = spline.index_select(0, (r * width + c).flatten())
+            total += value.mul_((row_weight * column_weight).view(-1, 1, 1))
+    return total.mul_(inside.view(-1, 1, 1))
 
 
 def transverse_chromatic_abberation(images: Tensor, draws: Draws, level: float) -> Tensor:

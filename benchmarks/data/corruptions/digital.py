@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -149,11 +151,17 @@ def _box_weights(size: int, target: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def jpeg_compression(images: Tensor, draws: Draws, quality: int) -> Tensor:
-    """Stored as JPEG of this quality and read again, by the real codec (libjpeg-turbo), on the CPU in threads."""
-    from torchvision.io import decode_jpeg, encode_jpeg
+    """Stored as JPEG of this quality and read again, by the real codec, on the CPU in threads."""
+    from PIL import Image
 
-    stored = _threads().map(lambda image: decode_jpeg(encode_jpeg(image, quality)), images.cpu())
-    return torch.stack(list(stored)).to(images.device)
+    def through(pixels: np.ndarray) -> np.ndarray:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        return np.asarray(Image.open(file))
+
+    pixels = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    stored = np.stack(list(_threads().map(through, pixels)))
+    return torch.from_numpy(stored).permute(0, 3, 1, 2).to(images.device)
 
 
 @cache
