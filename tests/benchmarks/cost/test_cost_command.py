@@ -47,7 +47,7 @@ def test_networks_of_the_was_authors(name: str) -> None:
     assert model_row(cost) in PAGE
 
 
-@pytest.mark.parametrize("name", ["resnet18_cifar", "resnet_tiny", "vit_tiny"])
+@pytest.mark.parametrize("name", ["resnet18_cifar", "resnet_tiny", "resnet_tiny_was", "vit_tiny"])
 def test_the_page_is_current(name: str) -> None:
     assert model_row(measure([f"model={name}"])) in PAGE, "run `weightaug cost --all > docs/models.md`"
 
