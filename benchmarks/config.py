@@ -62,7 +62,8 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
 def cell_of(config: Mapping[str, Any]) -> Cell:
     """The cell whose full config (:meth:`Cell.as_dict`) a card keeps.
 
-    Settings that came with a later version have their defaults, whatever our configs say today.
+    Settings that came with a later version have their defaults, whatever our configs say today. Where files of the
+    machine that trained it were named, the cell has what stands for them in its id.
     """
     try:
         parts = copy.deepcopy(_compose(tuple(sorted((g, str(config[g]["name"])) for g in COMPONENTS))))
@@ -183,8 +184,9 @@ def _config_type(hint: Any) -> Any:
     return hint if hint is Any or hint in SCALARS or typing.get_origin(hint) in (list, dict) else None
 
 
-def _cell(parts: dict[str, Any], runtime: Runtime) -> Cell:
-    """The typed cell, or an error that names the key whose value does not fit."""
+def _cell(parts: dict[str, Any], runtime: Runtime | None = None) -> Cell:
+    """The typed cell, or an error that names the key whose value does not fit. Without ``runtime``, the parts are a
+    card's, and no files are looked at."""
     typed: dict[str, Any] = {key: parts[key] for key in PLAIN}
     for group, kind in SETTINGS.items():
         typed[group] = build(kind, parts[group], group)
@@ -196,6 +198,8 @@ def _cell(parts: dict[str, Any], runtime: Runtime) -> Cell:
         defaults = dataclasses.asdict(kind())
         changed = {key: value for key, value in arguments.items() if value != defaults[key]}
         describe = getattr(registry.locate(parts[group]["_target_"]), "content", None)
-        content = describe(runtime.cache_folder, **arguments) if group == "dataset" and describe else {}
+        content = {}
+        if group == "dataset" and describe and runtime:
+            content = describe(runtime.cache_folder, **arguments)
         typed[group] = Component(parts[group]["name"], parts[group]["_target_"], arguments, changed, content)
     return build(Cell, typed, "cell")

@@ -91,6 +91,7 @@ def run_cell(
     weights = None
     if runtime.weights == "keep" and not progress.diverged_at:  # there before the card, which promises them
         inputs = {
+            "classes": source.num_classes,
             "channels": source.in_channels,
             "size": source.image_size,
             "mean": data.mean,
