@@ -91,10 +91,10 @@ def _compose(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     selected: list[str] = []
     architecture = None
     for group, name in choices:
-        if group == "model" and "/" in name:  # torchvision/<name>, timm/<name>
-            architecture, name = name, "external"
-        registry.lookup(group, name)
-        selected.append(f"{group}={name}")
+        entry = registry.lookup(group, name)
+        if entry.name != name:  # torchvision/<name>, timm/<name>
+            architecture = name
+        selected.append(f"{group}={entry.name}")
     search_path = ",".join(f"file://{folder}" for folder in registry.folders()[1:])
     with initialize_config_dir(str(registry.OWN_FOLDER), version_base="1.3"):
         composed = compose(
@@ -110,9 +110,10 @@ def _compose(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     for group in COMPONENTS:
         parts[group]["name"] = chosen[group]
     for group in GROUPS:
-        parts[group].pop("description", None)
+        for key in registry.ABOUT:
+            parts[group].pop(key, None)
     if architecture is not None:
-        parts["model"]["architecture"] = architecture
+        parts["model"].update(name=architecture, architecture=architecture)
     return parts
 
 
@@ -185,8 +186,10 @@ def _config_type(hint: Any) -> Any:
 
 
 def _cell(parts: dict[str, Any], runtime: Runtime | None = None) -> Cell:
-    """The typed cell, or an error that names the key whose value does not fit. Without ``runtime``, the parts are a
-    card's, and no files are looked at."""
+    """The typed cell, or an error that names the key whose value does not fit.
+
+    ``runtime``: without it the parts are a card's, and no files are looked at.
+    """
     typed: dict[str, Any] = {key: parts[key] for key in PLAIN}
     for group, kind in SETTINGS.items():
         typed[group] = build(kind, parts[group], group)

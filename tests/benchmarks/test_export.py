@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from trained_cells import trained
 
 import benchmarks
+from benchmarks.cell import PROTOCOL_VERSION
 from benchmarks.config import load
 from benchmarks.data.dataset import DataSet, Images
 from benchmarks.errors import UserError
@@ -178,7 +179,7 @@ def test_a_cell_of_an_older_protocol_version_is_loaded_with_a_warning(
     monkeypatch.setattr("benchmarks.export.trained.PROTOCOL_VERSION", 99)
     assert load([])[0].id != cell_id
     assert benchmarks.load(cell_id, store=tmp_path)[2]["id"] == cell_id
-    assert "protocol version 1, this program has 99" in capsys.readouterr().err
+    assert f"protocol version {PROTOCOL_VERSION}, this program has 99" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
