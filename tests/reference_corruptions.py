@@ -40,14 +40,14 @@ class Parameterised(ast.NodeTransformer):
     def __init__(self, own_parameters: bool) -> None:
         self.own_parameters = own_parameters
 
-    def visit_Assign(self, node: ast.Assign) -> ast.Assign:  # noqa: N802
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
         targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
         if targets == ["c"] and isinstance(node.value, ast.Subscript) and not self.own_parameters:
             node.value = ast.Name("_PARAMETERS", ast.Load())
         self.generic_visit(node)
         return node
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.Attribute:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Attribute:
         node.attr = "float64" if node.attr == "float_" else node.attr
         self.generic_visit(node)
         return node
@@ -113,7 +113,14 @@ def motion_blur(image: Pixels, radius: int, sigma: float) -> np.ndarray:
 
 
 def snow(
-    image: Pixels, mean: float, std: float, zoom: float, threshold: float, radius: int, sigma: float, clear: float
+    image: Pixels,
+    mean: float,
+    std: float,
+    zoom: float,
+    threshold: float,
+    radius: int,
+    sigma: float,
+    clear: float,
 ) -> np.ndarray:
     """The flakes are an 8-bit image before and after ImageMagick's blur."""
     x = image.astype(np.float32) / 255.0
@@ -146,10 +153,15 @@ def elastic_transform(image: Pixels, alpha: float, sigma: float, affine: float) 
     arm = min(height, width) // 3
     points = np.float32([middle + arm, [middle[0] + arm, middle[1] - arm], middle - arm])
     moved = points + np.random.uniform(-affine, affine, size=(3, 2)).astype(np.float32)
-    x = cv2.warpAffine(x, cv2.getAffineTransform(points, moved), (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    x = cv2.warpAffine(
+        x, cv2.getAffineTransform(points, moved), (width, height), borderMode=cv2.BORDER_REFLECT_101
+    )
     across, down = (
         np.float32(
-            filters.gaussian(np.random.uniform(-1, 1, size=(height, width)), sigma, mode="reflect", truncate=3) * alpha
+            filters.gaussian(
+                np.random.uniform(-1, 1, size=(height, width)), sigma, mode="reflect", truncate=3
+            )
+            * alpha
         )
         for _ in range(2)
     )
@@ -169,7 +181,8 @@ def pixelate(image: Pixels, factor: float) -> np.ndarray:
 
 
 PUBLISHED: dict[str, Callable[..., np.ndarray]] = {
-    function.__name__: function for function in (zoom_blur, motion_blur, snow, frost, elastic_transform, pixelate)
+    function.__name__: function
+    for function in (zoom_blur, motion_blur, snow, frost, elastic_transform, pixelate)
 }
 
 
@@ -234,7 +247,9 @@ def reference(name: str, image: Pixels, entry: Any) -> Pixels:
     return from_package(name, image, entry)
 
 
-def with_same_draws(name: str, severity: int, images: torch.Tensor, entry: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def with_same_draws(
+    name: str, severity: int, images: torch.Tensor, entry: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(this suite's result, the reference's with the same random numbers), uint8 [N, 3, H, W]."""
     given = parameters(name, entry)
     draws = Recorded(0, name, severity, torch.arange(len(images)))

@@ -20,12 +20,20 @@ LISTED = 20  # failed images that are named on the terminal
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="FOLDER", required=True, help="images, in class folders or not")
-    parser.add_argument("--out", metavar="FOLDER", required=True, help="gets TYPE/SEVERITY/PATH and manifest.jsonl")
-    parser.add_argument("--table", default="imagenet", help="what a severity means: a file of configs/corruption")
+    parser.add_argument(
+        "--out", metavar="FOLDER", required=True, help="gets TYPE/SEVERITY/PATH and manifest.jsonl"
+    )
+    parser.add_argument(
+        "--table", default="imagenet", help="what a severity means: a file of configs/corruption"
+    )
     parser.add_argument("--types", nargs="+", metavar="TYPE", help="all of the table by default")
-    parser.add_argument("--severities", nargs="+", type=int, default=[1, 2, 3, 4, 5], metavar="S", help="1 to 5")
+    parser.add_argument(
+        "--severities", nargs="+", type=int, default=[1, 2, 3, 4, 5], metavar="S", help="1 to 5"
+    )
     parser.add_argument("--seed", type=int, default=0, help="other random numbers for all images")
-    parser.add_argument("--size", type=int, help="first scale the shorter side to SIZE and cut out the middle square")
+    parser.add_argument(
+        "--size", type=int, help="first scale the shorter side to SIZE and cut out the middle square"
+    )
     parser.add_argument("--format", default="png", help="png (lossless) or jpeg")
     parser.add_argument("--quality", type=int, help="of jpeg; 85, as in the published sets, by default")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -101,11 +109,18 @@ def _followed(steps: Iterator[tuple[int, int, Outcome]]) -> Outcome:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("files,"), TimeRemainingColumn(), TextColumn("left"))
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
     told = 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("corrupting", total=None)
-        for settled, total, outcome in steps:
+        for settled, total, latest in steps:
+            outcome = latest
             bar.update(task, completed=settled, total=total)
             if not console.is_terminal and 10 * settled // total > told:
                 told = 10 * settled // total

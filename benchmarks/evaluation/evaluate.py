@@ -33,7 +33,9 @@ class EvaluationImages:
         images = data.test.images
         table = without_missing(source.corruptions) if corruptions else {}
         corrupted = {
-            (name, severity): corrupt(images, name, severity, table) for name in table for severity in SEVERITIES
+            (name, severity): corrupt(images, name, severity, table)
+            for name in table
+            for severity in SEVERITIES
         }
         return cls(data.test.labels, images, corrupted)
 

@@ -6,6 +6,7 @@ images, and the times are those of one image. The two alternate, so that a chang
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import statistics
 import time
@@ -49,7 +50,7 @@ def ours(images: Tensor, names: list[str]) -> None:
 
 
 if importlib.util.find_spec("imagecorruptions"):
-    from reference_corruptions import as_shipped
+    as_shipped = importlib.import_module("reference_corruptions").as_shipped
 
     def theirs(image: np.ndarray, names: list[str]) -> None:
         for name in names:
@@ -57,7 +58,9 @@ if importlib.util.find_spec("imagecorruptions"):
                 as_shipped(name, severity, image)
 
     @pytest.mark.parametrize("size", IMAGES)
-    def test_nineteen_types(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], size: int) -> None:
+    def test_nineteen_types(
+        benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], size: int
+    ) -> None:
         import cv2
 
         torch.set_num_threads(1)
@@ -76,4 +79,7 @@ if importlib.util.find_spec("imagecorruptions"):
         left_out = f" without {', '.join(WITHOUT[size])}" if WITHOUT[size] else ""
         with capsys.disabled():
             held = "held" if ratio >= BAR else "missed"
-            print(f"\nimagecorruptions / corrupt, {size} x {size}{left_out}: {ratio:.1f} (bar {BAR}, {held})", end="")
+            print(
+                f"\nimagecorruptions / corrupt, {size} x {size}{left_out}: {ratio:.1f} (bar {BAR}, {held})",
+                end="",
+            )

@@ -48,6 +48,8 @@ def corrupted_sgd(
         if data is None:
             raise ValueError("corrupting normalised inputs takes the loaded data set: give data")
         images = data.pixels(x)
-        return data.normalise(corrupt(images, corruption, severity, source.corruptions, seed=generator.initial_seed()))
+        return data.normalise(
+            corrupt(images, corruption, severity, source.corruptions, seed=generator.initial_seed())
+        )
 
     return CorruptedSGD(model, corruption=corrupted, fraction=fraction, seed=seed, random=random)

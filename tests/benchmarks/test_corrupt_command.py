@@ -48,14 +48,21 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def test_layout_manifest_and_pixels(weightaug: CommandLine, source: Path, tmp_path: Path) -> None:
     (source / "notes.txt").write_text("no image")
-    done = weightaug("corrupt", "--source", str(source), "--out", "out", "--table", "cifar", "--seed", "3", *TYPES)
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "16 files made, 0 were there already, in out")
+    done = weightaug(
+        "corrupt", "--source", str(source), "--out", "out", "--table", "cifar", "--seed", "3", *TYPES
+    )
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
+        0,
+        "16 files made, 0 were there already, in out",
+    )
     assert "1 files of" in done.stdout
     settings, lines = entries(tmp_path / "out")
     assert settings["parameters"] == read_table("cifar")
     assert (settings["table"], settings["seed"], settings["format"]) == ("cifar", 3, "png")
     names = ("cat/a.png", "cat/b.png", "dog/deep/a.png", "top.png")
-    assert set(lines) == {f"{t}/{s}/{n}" for t in ("gaussian_noise", "contrast") for s in (1, 4) for n in names}
+    assert set(lines) == {
+        f"{t}/{s}/{n}" for t in ("gaussian_noise", "contrast") for s in (1, 4) for n in names
+    }
     for path, line in lines.items():
         assert line["sha256"] == hashlib.sha256((tmp_path / "out" / path).read_bytes()).hexdigest()
         assert line["source_sha256"] == hashlib.sha256((source / line["source"]).read_bytes()).hexdigest()
@@ -76,7 +83,9 @@ def test_an_images_copy_depends_on_nothing_else(weightaug: CommandLine, source: 
     assert contents(tmp_path / "whole") == contents(tmp_path / "other")
 
 
-def test_what_is_damaged_or_changed_is_made_again(weightaug: CommandLine, source: Path, tmp_path: Path) -> None:
+def test_what_is_damaged_or_changed_is_made_again(
+    weightaug: CommandLine, source: Path, tmp_path: Path
+) -> None:
     command = ("corrupt", "--source", str(source), "--out", "out", "--table", "cifar", *TYPES)
     weightaug(*command)
     before = contents(tmp_path / "out")
@@ -98,7 +107,17 @@ def test_what_is_damaged_or_changed_is_made_again(weightaug: CommandLine, source
 def test_killed_at_any_moment_it_goes_on(source: Path, tmp_path: Path, weightaug: CommandLine) -> None:
     for number in range(12):
         Image.fromarray(pixels(40, 40, seed=number)).save(source / f"more{number}.png")
-    arguments = ["corrupt", "--source", str(source), "--table", "cifar", "--types", "fog", "glass_blur", "contrast"]
+    arguments = [
+        "corrupt",
+        "--source",
+        str(source),
+        "--table",
+        "cifar",
+        "--types",
+        "fog",
+        "glass_blur",
+        "contrast",
+    ]
     process = start(tmp_path, *arguments, "--out", "out")
     manifest = tmp_path / "out" / "manifest.jsonl"
     deadline = time.monotonic() + 60
@@ -156,8 +175,12 @@ def test_images_of_all_modes(weightaug: CommandLine, tmp_path: Path) -> None:
         "I;16": Image.fromarray(wide),
     }
     for mode, made in files.items():
-        made.save(tmp_path / "modes" / f"{mode.replace(';', '')}.{'tif' if mode in ('CMYK', 'YCbCr') else 'png'}")
-    done = weightaug("corrupt", "--source", "modes", "--out", "out", "--types", "contrast", "--severities", "2")
+        made.save(
+            tmp_path / "modes" / f"{mode.replace(';', '')}.{'tif' if mode in ('CMYK', 'YCbCr') else 'png'}"
+        )
+    done = weightaug(
+        "corrupt", "--source", "modes", "--out", "out", "--types", "contrast", "--severities", "2"
+    )
     assert done.returncode == 0, done.stderr
     lines = entries(tmp_path / "out")[1].values()
     assert {line["source_mode"] for line in lines} == set(files)
@@ -203,7 +226,9 @@ def test_size_format_and_equal_names(weightaug: CommandLine, source: Path, tmp_p
     Image.fromarray(pixels(20, 30)).save(source / "cat" / "a.jpg")
     command = ("corrupt", "--source", str(source), "--types", "contrast", "--severities", "3", "--size", "8")
     assert weightaug(*command, "--out", "out", "--format", "jpeg").returncode == 0
-    made = sorted(p.relative_to(tmp_path / "out/contrast/3").as_posix() for p in (tmp_path / "out").rglob("*.jpg"))
+    made = sorted(
+        p.relative_to(tmp_path / "out/contrast/3").as_posix() for p in (tmp_path / "out").rglob("*.jpg")
+    )
     assert made == ["cat/a.jpg.jpg", "cat/a.png.jpg", "cat/b.jpg", "dog/deep/a.jpg", "top.jpg"]
     settings, lines = entries(tmp_path / "out")
     assert (settings["size"], settings["quality"]) == (8, 85)

@@ -75,7 +75,7 @@ def plasma_noise(images: Tensor, draws: Draws, level: float) -> Tensor:
 
 
 def perlin_noise(images: Tensor, draws: Draws, level: float) -> Tensor:
-    """(1 - a) x + 255 a * (Perlin turbulence of five octaves, halved, plus 1/2), a = level / 20; 7 x 7 lattice cells."""
+    """(1 - a) x + 255 a * (half the Perlin turbulence of five octaves + 1/2), a = level / 20; 7 x 7 lattice cells."""
     rows, columns = grid(images)
     unit = 32 * extent(images) / 224
     permutation, gradients = _perlin_tables(draws)
@@ -125,11 +125,12 @@ def _perlin(y: Tensor, x: Tensor, permutation: Tensor, gradients: Tensor) -> Ten
     return 1.5 * (left + smooth_x * (right - left))
 
 
-def spectral_noise(draws: Draws, channels: int, height: int, width: int, power: Tensor) -> Tensor:
+def spectral_noise(draws: Draws, channels: int, power: Tensor) -> Tensor:
     """Noise [N, channels, H, W] of standard deviation 1 with random phases and the amplitudes ``power`` [H, W].
 
     The phases are mirrored, not of opposite sign, and the real part of the inverse transform is taken.
     """
+    height, width = power.shape
     halves = [draws.uniform(height, width // 2, low=0, high=2 * pi) for _ in range(channels)]
     phases = torch.stack(halves, 1)
     middle = phases[..., :0]
@@ -137,7 +138,9 @@ def spectral_noise(draws: Draws, channels: int, height: int, width: int, power: 
         half = draws.uniform(channels, height // 2, 1, low=0, high=2 * pi)
         middle = torch.cat((half, half.new_zeros(*half.shape[:2], height % 2, 1), half.flip(2)), 2)
     phases = torch.cat((phases, middle, phases.flip(2, 3)), 3)
-    spectrum = torch.polar(power.expand_as(phases).contiguous(), phases).roll((height // 2, width // 2), (2, 3))
+    spectrum = torch.polar(power.expand_as(phases).contiguous(), phases).roll(
+        (height // 2, width // 2), (2, 3)
+    )
     noise = torch.fft.ifft2(spectrum).real
     spread = noise.std((2, 3), keepdim=True, correction=0)
     return noise / (spread + (spread == 0))
@@ -150,13 +153,13 @@ def _distance(images: Tensor) -> Tensor:
 
 def blue_noise_sample(images: Tensor, draws: Draws, level: float) -> Tensor:
     """Black where noise with amplitudes rising with frequency is not above 0.3 level - 2.5 standard deviations."""
-    noise = spectral_noise(draws, 1, *images.shape[2:], _distance(images))
+    noise = spectral_noise(draws, 1, _distance(images))
     return images * (noise > level * 3 / 10 - 2.5)
 
 
 def brownish_noise(images: Tensor, draws: Draws, level: float) -> Tensor:
     """x + 6.4 level * noise with amplitudes 1 / (frequency^2 + 1), each channel its own."""
-    noise = spectral_noise(draws, images.shape[1], *images.shape[2:], 1 / (_distance(images) ** 2 + 1))
+    noise = spectral_noise(draws, images.shape[1], 1 / (_distance(images) ** 2 + 1))
     return images.double() + level * 64 / 10 * noise
 
 
@@ -189,7 +192,10 @@ def lines(images: Tensor, draws: Draws, level: float) -> Tensor:
         reach = torch.stack((turned.cos(), turned.sin()), 1) * size
         start, end = each_pair((middle - reach).trunc()), each_pair((middle + reach).trunc())
         long, wide = (end[0] - start[0]).abs(), (end[1] - start[1]).abs()
-        down, right = (rows - start[0]) * (end[0] - start[0]).sign(), (columns - start[1]) * (end[1] - start[1]).sign()
+        down, right = (
+            (rows - start[0]) * (end[0] - start[0]).sign(),
+            (columns - start[1]) * (end[1] - start[1]).sign(),
+        )
         off = (right * long - down * wide).abs() / torch.hypot(long, wide)  # distance from the line in pixels
         inside = (down >= 0) & (down <= long) & (right >= 0) & (right <= wide)
         cover = ((1 - off).clamp(min=0) * inside).unsqueeze(1)

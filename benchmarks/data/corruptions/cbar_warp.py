@@ -25,7 +25,10 @@ def ripple(images: Tensor, draws: Draws, level: float) -> Tensor:
     lengths = draws.uniform(2, low=0.1, high=0.3) * size
     phases = draws.uniform(2, low=0, high=2 * pi)
     moved = [
-        (place + level * 0.025 / 10 * size * torch.sin(2 * pi * place / each(lengths[:, i]) + each(phases[:, i])))
+        (
+            place
+            + level * 0.025 / 10 * size * torch.sin(2 * pi * place / each(lengths[:, i]) + each(phases[:, i]))
+        )
         for i, place in enumerate(grid(images))
     ]
     shape = (len(images), *images.shape[2:])
@@ -55,7 +58,9 @@ def pinch_and_twirl(images: Tensor, draws: Draws, level: float) -> Tensor:
     down, right = down * stretch, right * stretch
     new_row = middle_row + (down * turn.cos() - right * turn.sin())
     new_column = middle_column + (down * turn.sin() + right * turn.cos())
-    return bilinear(images, torch.where(moving, new_row, rows), torch.where(moving, new_column, columns), "black")
+    return bilinear(
+        images, torch.where(moving, new_row, rows), torch.where(moving, new_column, columns), "black"
+    )
 
 
 def caustic_refraction(images: Tensor, draws: Draws, level: float) -> Tensor:
@@ -77,7 +82,10 @@ def caustic_refraction(images: Tensor, draws: Draws, level: float) -> Tensor:
     steep = upright < 1 - 1e-3
     turned = torch.asin(torch.sin(torch.acos(upright)) / 4)
     bend = torch.cos(turned) - torch.sin(turned) * upright / slope.masked_fill(~steep, 1)
-    shift = [(bend * side / length * (level * 0.5 * size / 10) * steep * 1000).round() / 1000 for side in (down, right)]
+    shift = [
+        (bend * side / length * (level * 0.5 * size / 10) * steep * 1000).round() / 1000
+        for side in (down, right)
+    ]
     rows, columns = grid(images)
     seen = bilinear(images.double() / 255, rows + shift[0], columns + shift[1], "black")
     seen = seen + ((down - right) * level * 2 / 10).unsqueeze(1)
@@ -92,7 +100,10 @@ def _caustics(images: Tensor, time: Tensor, scale: Tensor) -> Tensor:
     total: Tensor | float = 1.0
     for iteration in range(5):
         t = time * (1 - 3.5 / (iteration + 1))
-        down, right = y + torch.cos(t - down) + torch.sin(t + right), x + torch.sin(t - right) + torch.cos(t + down)
+        down, right = (
+            y + torch.cos(t - down) + torch.sin(t + right),
+            x + torch.sin(t - right) + torch.cos(t + down),
+        )
         distance = torch.sqrt(
             (y / (torch.sin(down + t) / 0.005)) ** 2 + (x / (torch.cos(right + t) / 0.005)) ** 2
         )
@@ -104,7 +115,9 @@ def circular_motion_blur(images: Tensor, draws: Draws, level: float) -> Tensor:
     """The mean of 21 rotations by up to 1.5 level degrees, Gaussian-weighted; by cubic splines, black outside."""
     x = images.float() / 255
     spline = _spline_coefficients(_spline_coefficients(x.double(), 2), 3)
-    spline = spline.flatten(2).permute(2, 0, 1).contiguous()  # [place, N, C]: all images move alike, line by line
+    spline = (
+        spline.flatten(2).permute(2, 0, 1).contiguous()
+    )  # [place, N, C]: all images move alike, line by line
     rows, columns = grid(images)
     middle_row, middle_column = (images.shape[2] - 1) / 2, (images.shape[3] - 1) / 2
     total, weights = torch.zeros(spline.shape, device=x.device), 0.0
@@ -113,7 +126,9 @@ def circular_motion_blur(images: Tensor, draws: Draws, level: float) -> Tensor:
         angle = torch.deg2rad(torch.tensor(part * level * 15 / 10, dtype=torch.float64, device=x.device))
         cosine, sine = angle.cos(), angle.sin()
         row = cosine * rows + sine * columns + (middle_row - (cosine * middle_row + sine * middle_column))
-        column = -sine * rows + cosine * columns + (middle_column - (-sine * middle_row + cosine * middle_column))
+        column = (
+            -sine * rows + cosine * columns + (middle_column - (-sine * middle_row + cosine * middle_column))
+        )
         weight = float(torch.exp(torch.tensor(-2 * part**2, dtype=torch.float64)))
         total += weight * _cubic_at(spline, row, column).float()
         weights += weight

@@ -29,7 +29,9 @@ OCTAVES, STEPS = 33, 64  # of the table of the normal distribution: octaves of t
 def mix(state: Tensor) -> Tensor:
     """SplitMix64's output for each int64 state, in place."""
     for shift, factor in ((30, FACTORS[0]), (27, FACTORS[1]), (31, 1)):
-        high = (state >> shift).bitwise_and_((1 << (64 - shift)) - 1)  # the mask makes the shift a logical one
+        high = (state >> shift).bitwise_and_(
+            (1 << (64 - shift)) - 1
+        )  # the mask makes the shift a logical one
         state.bitwise_xor_(high)
         if factor != 1:
             state.mul_(factor)

@@ -89,13 +89,17 @@ class Copy:
         try:
             self.lock.acquire()
         except Timeout:
-            raise UserError(f"{self.out}: another `weightaug corrupt` is writing there; wait for it or stop it") from None
+            raise UserError(
+                f"{self.out}: another `weightaug corrupt` is writing there; wait for it or stop it"
+            ) from None
         for partial in self.out.rglob(".*.partial"):
             partial.unlink()
         head, lines = self._read()
         wanted = json.loads(json.dumps({"settings": asdict(self.settings)}))
         if head is not None and head != wanted:
-            changed = [key for key, value in wanted["settings"].items() if head.get("settings", {}).get(key) != value]
+            changed = [
+                key for key, value in wanted["settings"].items() if head.get("settings", {}).get(key) != value
+            ]
             raise UserError(
                 f"{self.out} was made with other settings ({', '.join(changed) or 'unknown'}); give another --out"
             )
@@ -114,7 +118,9 @@ class Copy:
         path = self.out / MANIFEST
         if not path.exists():
             return None, []
-        entries = [entry for line in path.read_text("utf-8", "replace").splitlines() if (entry := _entry(line))]
+        entries = [
+            entry for line in path.read_text("utf-8", "replace").splitlines() if (entry := _entry(line))
+        ]
         return (entries[0], [entry for entry in entries[1:] if "path" in entry]) if entries else (None, [])
 
     def has(self, path: str, source_checksum: str) -> bool:
@@ -128,7 +134,9 @@ class Copy:
     def add(self, path: str, content: bytes, **facts: Any) -> None:
         """Write one file and then its line."""
         _write_whole(self.out / path, content)
-        self.file.write(json.dumps({"path": path, "sha256": hashlib.sha256(content).hexdigest(), **facts}) + "\n")
+        self.file.write(
+            json.dumps({"path": path, "sha256": hashlib.sha256(content).hexdigest(), **facts}) + "\n"
+        )
         self.file.flush()
 
 
@@ -232,7 +240,9 @@ class Worker:
             except (UnreadableError, OSError) as error:
                 self.outcome.failed[image] = str(error)
                 continue
-            waiting.setdefault(tuple(picture.pixels.shape), []).append((Task(image, target, missing), picture))
+            waiting.setdefault(tuple(picture.pixels.shape), []).append(
+                (Task(image, target, missing), picture)
+            )
             values = {shape: len(batch) * prod(shape) for shape, batch in waiting.items()}
             largest = max(values, key=values.__getitem__)
             if values[largest] >= BATCH_VALUES or sum(values.values()) >= WAITING_VALUES:

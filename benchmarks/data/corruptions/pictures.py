@@ -50,19 +50,24 @@ def read_picture(path: Path, checksum: str, size: int | None = None) -> Picture:
         raise UnreadableError("not an image that can be read") from None
     except UnreadableError:
         raise
-    except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, ...
+    except (
+        Exception
+    ) as error:  # decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, ...
         raise UnreadableError(f"damaged: {error or type(error).__name__}") from error
     if size is not None:
         image, alpha = _middle(image, size), alpha and _middle(alpha, size)
     pixels = np.array(image)
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Picture(torch.from_numpy(np.ascontiguousarray(planes)), alpha and np.array(alpha), mode, checksum)
+    transparency = None if alpha is None else np.array(alpha)
+    return Picture(torch.from_numpy(np.ascontiguousarray(planes)), transparency, mode, checksum)
 
 
 def _parts(opened: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The image as L or RGB, and its transparency."""
     if opened.mode == "F":
-        raise UnreadableError("values are floating-point numbers, whose range is not known; store it in 8 or 16 bits")
+        raise UnreadableError(
+            "values are floating-point numbers, whose range is not known; store it in 8 or 16 bits"
+        )
     if opened.mode.startswith("I"):
         values = np.asarray(opened)
         if values.min() < 0 or values.max() > 65535:
@@ -86,7 +91,9 @@ def _middle(image: Image.Image, size: int) -> Image.Image:
 def write_picture(pixels: Tensor, alpha: np.ndarray | None, kind: str, quality: int | None) -> bytes:
     """The file's content for uint8 [1 or 3, H, W]."""
     planes = pixels.numpy()
-    image = Image.fromarray(planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0)))
+    image = Image.fromarray(
+        planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+    )
     file = io.BytesIO()
     if kind == "jpeg":
         image.save(file, "JPEG", quality=quality, optimize=True)

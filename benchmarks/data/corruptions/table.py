@@ -78,7 +78,9 @@ def check_severities(table: Table) -> dict[str, list[Any]]:
             raise unknown_name("corruption", name, CORRUPTIONS)
         if not isinstance(values, Sequence) or len(values) != len(SEVERITIES):
             count = len(values) if isinstance(values, Sequence) else values
-            raise UserError(f"corruption {name!r} needs {len(SEVERITIES)} parameters, one a severity, not {count}")
+            raise UserError(
+                f"corruption {name!r} needs {len(SEVERITIES)} parameters, one a severity, not {count}"
+            )
         for value in values:
             parameters(name, value)
     return {name: list(values) for name, values in table.items()}

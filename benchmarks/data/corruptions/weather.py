@@ -113,7 +113,9 @@ def _scaled(photograph: Tensor, scale: float) -> Tensor:
     x = photograph.double()
     for dim in (0, 1):
         size = x.shape[dim]
-        place = ((torch.arange(round(size * scale), dtype=torch.float64) + 0.5) / scale - 0.5).clamp(0, size - 1)
+        place = ((torch.arange(round(size * scale), dtype=torch.float64) + 0.5) / scale - 0.5).clamp(
+            0, size - 1
+        )
         lower = place.floor().long()
         share = (place - lower).view([-1, 1, 1] if dim == 0 else [-1, 1])
         upper = (lower + 1).clamp(max=size - 1)

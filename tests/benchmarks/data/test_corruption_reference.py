@@ -54,5 +54,8 @@ def test_noise_in_distribution(name: str, table: str, images: Tensor) -> None:
         for a, b in zip(ours, theirs.reshape(len(theirs), -1), strict=True):
             error = np.sqrt((a.var() + b.var()) / a.size) + 1e-9
             assert abs(a.mean() - b.mean()) < 5 * error
-            distance = np.abs(np.cumsum(np.bincount(a, minlength=256) - np.bincount(b, minlength=256))).max() / a.size
+            distance = (
+                np.abs(np.cumsum(np.bincount(a, minlength=256) - np.bincount(b, minlength=256))).max()
+                / a.size
+            )
             assert distance < 2.3 * np.sqrt(2 / a.size)  # Kolmogorov-Smirnov at 5e-5

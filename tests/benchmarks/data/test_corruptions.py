@@ -18,9 +18,9 @@ from benchmarks.data.corruptions.noise import alias_table, probabilities
 from benchmarks.data.corruptions.table import without_missing
 from benchmarks.errors import UserError
 
-TABLES = {name: "imagenet_cbar" for name in read_table("imagenet_cbar")}
-TABLES |= {name: "cifar_cbar" for name in read_table("cifar_cbar")}
-TABLES |= {name: "cifar" for name in read_table("cifar")}
+TABLES = dict.fromkeys(read_table("imagenet_cbar"), "imagenet_cbar")
+TABLES |= dict.fromkeys(read_table("cifar_cbar"), "cifar_cbar")
+TABLES |= dict.fromkeys(read_table("cifar"), "cifar")
 PLAIN = {
     *("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression"),
     *("gaussian_blur", "saturate", "circular_motion_blur"),
@@ -39,7 +39,9 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_function_of_image_index_and_seed_alone(name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_of_image_index_and_seed_alone(
+    name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = read_table(TABLES[name])
     four = images[[0, 1, 0, 1]]
     numbers = torch.tensor([3, 1, 4, 2**40])
@@ -48,7 +50,9 @@ def test_a_function_of_image_index_and_seed_alone(name: str, images: Tensor, mon
     assert torch.equal(whole[[2, 0]], corrupt(four[[2, 0]], name, 3, table, numbers[[2, 0]]))
     for place in range(4):  # each alone, not contiguous in memory
         alone = four[place : place + 1].permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
-        assert torch.equal(whole[place : place + 1], corrupt(alone, name, 3, table, numbers[place : place + 1]))
+        assert torch.equal(
+            whole[place : place + 1], corrupt(alone, name, 3, table, numbers[place : place + 1])
+        )
     monkeypatch.setitem(corruptions.BLOCK_VALUES, "cpu", 3 * 32 * 32 * 3)
     assert torch.equal(whole, corrupt(four, name, 3, table, numbers))
     others = [corrupt(four, name, 3, table, numbers, seed=1), corrupt(four, name, 3, table, numbers + 7)]
@@ -59,7 +63,8 @@ def test_a_function_of_image_index_and_seed_alone(name: str, images: Tensor, mon
 def test_the_last_severity_moves_pixels_further_than_the_first(name: str, images: Tensor) -> None:
     many = images.repeat(8, 1, 1, 1)
     first, last = (
-        float((corrupt(many, name, severity, TABLES[name]).float() - many.float()).abs().mean()) for severity in (1, 5)
+        float((corrupt(many, name, severity, TABLES[name]).float() - many.float()).abs().mean())
+        for severity in (1, 5)
     )
     assert first > 0.1
     assert last > first or name in NOT_ORDERED
@@ -77,7 +82,9 @@ def test_images_of_any_size_and_grey_ones(table: str) -> None:
         if name in COLOURED:  # brightness of the result for three equal channels
             coloured = corrupt(x[:, :1].expand(-1, 3, -1, -1), name, 4, parameters).long()
             weights = torch.tensor([19595, 38470, 7471]).view(1, 3, 1, 1)
-            assert torch.equal(grey, ((coloured * weights).sum(1, keepdim=True) + 32768 >> 16).to(torch.uint8))
+            assert torch.equal(
+                grey, ((coloured * weights).sum(1, keepdim=True) + 32768 >> 16).to(torch.uint8)
+            )
 
 
 @pytest.mark.parametrize("name", sorted(set(GOLDEN.files) - {"images"}))
@@ -96,7 +103,9 @@ def test_the_golden_file_says_what_it_is() -> None:
     assert {"what", "source", "versions"} <= json.loads((SELECTION / "corruptions.json").read_text()).keys()
 
 
-@pytest.mark.parametrize(("kind", "parameter"), [("gaussian", 0.1), ("shot", 5), ("impulse", 0.27), ("speckle", 0.6)])
+@pytest.mark.parametrize(
+    ("kind", "parameter"), [("gaussian", 0.1), ("shot", 5), ("impulse", 0.27), ("speckle", 0.6)]
+)
 def test_alias_tables_have_the_probabilities(kind: str, parameter: float) -> None:
     wanted = probabilities(kind, parameter)
     assert np.allclose(wanted.sum(1), 1, atol=1e-12)
