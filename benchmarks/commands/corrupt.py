@@ -119,7 +119,8 @@ def _followed(steps: Iterator[tuple[int, int, Outcome]]) -> Outcome:
     told = 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("corrupting", total=None)
-        for settled, total, outcome in steps:
+        for settled, total, latest in steps:
+            outcome = latest
             bar.update(task, completed=settled, total=total)
             if not console.is_terminal and 10 * settled // total > told:
                 told = 10 * settled // total

@@ -6,6 +6,7 @@ images, and the times are those of one image. The two alternate, so that a chang
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import statistics
 import time
@@ -49,7 +50,7 @@ def ours(images: Tensor, names: list[str]) -> None:
 
 
 if importlib.util.find_spec("imagecorruptions"):
-    from reference_corruptions import as_shipped
+    as_shipped = importlib.import_module("reference_corruptions").as_shipped
 
     def theirs(image: np.ndarray, names: list[str]) -> None:
         for name in names:

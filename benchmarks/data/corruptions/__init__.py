@@ -64,7 +64,7 @@ __all__ = [
 COLOURED = frozenset(
     ("frost", "spatter", "saturate", "jpeg_compression", "plasma_noise", "transverse_chromatic_abberation")
 )
-BLOCK_VALUES = {"cpu": 1 << 17, "cuda": 1 << 26}
+BLOCK_VALUES = {"cpu": 1 << 18, "cuda": 1 << 26}
 """How many values are worked on at once: on a CPU as many as stay in its cache."""
 
 

@@ -6,10 +6,14 @@ from functools import cache
 
 import numpy as np
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from benchmarks.data.corruptions.draws import Draws
 from benchmarks.data.corruptions.filters import clipped_zoom, gaussian, motion, padded, pixels_at
+
+GRID = 2.0**-32
+"""What the weights of the disk are rounded to."""
 
 
 def gaussian_blur(images: Tensor, draws: Draws, sigma: float) -> Tensor:
@@ -18,27 +22,25 @@ def gaussian_blur(images: Tensor, draws: Draws, sigma: float) -> Tensor:
 
 
 def defocus_blur(images: Tensor, draws: Draws, radius: float, alias_sigma: float) -> Tensor:
-    """Convolution with a disk of ``radius`` pixels, itself smoothed by ``alias_sigma`` pixels; borders mirrored."""
+    """Convolution with a disk of ``radius`` pixels, itself smoothed by ``alias_sigma`` pixels; borders mirrored.
+
+    By Fourier transforms, exact all the same: sums of 8-bit values times the kernel's weights are whole multiples of
+    ``GRID``, a thousand times what the transforms' rounding moves them by, and are rounded to such.
+    """
     height, width = images.shape[2:]
-    kernel, reach = disk(radius, alias_sigma)
+    kernel = disk(radius, alias_sigma).to(images.device)
+    reach = len(kernel) // 2
     wide = padded(padded(images, 2, reach, "mirror"), 3, reach, "mirror").double()
-    # Sums along a row from its beginning, exact: a run of equal weights takes two of them instead of all its values.
-    sums = torch.nn.functional.pad(wide.cumsum(3), (1, 0))
-    total = torch.zeros(images.shape, dtype=torch.float64, device=images.device)
-    for row, steps in kernel:
-        line = sums.narrow(2, row, height)
-        for column, step in steps:
-            total += line.narrow(3, column, width) * step
-    return total
+    size = [next_fast_len(side, real=True) for side in wide.shape[2:]]
+    product = torch.fft.rfft2(wide, s=size) * torch.fft.rfft2(kernel, s=size)
+    blurred = torch.fft.irfft2(product, s=size)
+    inside = blurred[:, :, 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]
+    return (inside / GRID).round_().mul_(GRID)
 
 
 @cache
-def disk(radius: float, alias_sigma: float) -> tuple[list[tuple[int, list[tuple[int, float]]]], int]:
-    """The kernel by rows: where, from left to right, its weight changes and by how much; and its reach in pixels.
-
-    It is computed in float32, as the reference's. Its weights are rounded to 2^-36, with which all sums of 8-bit
-    values are exact in float64, so that their order is free.
-    """
+def disk(radius: float, alias_sigma: float) -> Tensor:
+    """The kernel, square, of odd size and the same upside down; computed in float32, as the reference's."""
     half = 8 if radius <= 8 else int(radius)
     axis = np.arange(-half, half + 1)
     kernel = (axis[:, None] ** 2 + axis**2 <= radius**2).astype(np.float32)
@@ -53,12 +55,9 @@ def disk(radius: float, alias_sigma: float) -> tuple[list[tuple[int, list[tuple[
             left, right = wide[:, width - distance :], wide[:, width + distance :]
             smooth = smooth + weights[distance] * (left[:, : len(axis)] + right[:, : len(axis)])
         kernel = smooth.T
-    exact = np.round(kernel.astype(np.float64) * 2**36) / 2**36
+    exact = np.round(kernel.astype(np.float64) / GRID) * GRID
     reach = int(np.abs(axis[exact.any(0)]).max())
-    exact = exact[half - reach : half + reach + 1, half - reach : half + reach + 1]
-    changes = np.diff(exact, axis=1, prepend=0.0, append=0.0)
-    rows = [[(int(x), float(-row[x])) for x in row.nonzero()[0]] for row in changes]
-    return [(y, row) for y, row in enumerate(rows) if row], reach
+    return torch.from_numpy(exact[half - reach : half + reach + 1, half - reach : half + reach + 1].copy())
 
 
 def glass_blur(images: Tensor, draws: Draws, sigma: float, distance: int, rounds: int) -> Tensor:

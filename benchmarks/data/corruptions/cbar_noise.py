@@ -75,7 +75,7 @@ def plasma_noise(images: Tensor, draws: Draws, level: float) -> Tensor:
 
 
 def perlin_noise(images: Tensor, draws: Draws, level: float) -> Tensor:
-    """(1 - a) x + 255 a * (Perlin turbulence of five octaves, halved, plus 1/2), a = level / 20; 7 x 7 lattice cells."""
+    """(1 - a) x + 255 a * (half the Perlin turbulence of five octaves + 1/2), a = level / 20; 7 x 7 lattice cells."""
     rows, columns = grid(images)
     unit = 32 * extent(images) / 224
     permutation, gradients = _perlin_tables(draws)
@@ -125,11 +125,12 @@ def _perlin(y: Tensor, x: Tensor, permutation: Tensor, gradients: Tensor) -> Ten
     return 1.5 * (left + smooth_x * (right - left))
 
 
-def spectral_noise(draws: Draws, channels: int, height: int, width: int, power: Tensor) -> Tensor:
+def spectral_noise(draws: Draws, channels: int, power: Tensor) -> Tensor:
     """Noise [N, channels, H, W] of standard deviation 1 with random phases and the amplitudes ``power`` [H, W].
 
     The phases are mirrored, not of opposite sign, and the real part of the inverse transform is taken.
     """
+    height, width = power.shape
     halves = [draws.uniform(height, width // 2, low=0, high=2 * pi) for _ in range(channels)]
     phases = torch.stack(halves, 1)
     middle = phases[..., :0]
@@ -152,13 +153,13 @@ def _distance(images: Tensor) -> Tensor:
 
 def blue_noise_sample(images: Tensor, draws: Draws, level: float) -> Tensor:
     """Black where noise with amplitudes rising with frequency is not above 0.3 level - 2.5 standard deviations."""
-    noise = spectral_noise(draws, 1, *images.shape[2:], _distance(images))
+    noise = spectral_noise(draws, 1, _distance(images))
     return images * (noise > level * 3 / 10 - 2.5)
 
 
 def brownish_noise(images: Tensor, draws: Draws, level: float) -> Tensor:
     """x + 6.4 level * noise with amplitudes 1 / (frequency^2 + 1), each channel its own."""
-    noise = spectral_noise(draws, images.shape[1], *images.shape[2:], 1 / (_distance(images) ** 2 + 1))
+    noise = spectral_noise(draws, images.shape[1], 1 / (_distance(images) ** 2 + 1))
     return images.double() + level * 64 / 10 * noise
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data.corruptions.draws import Draws
-from benchmarks.data.corruptions.filters import bilinear, gaussian, grid
+from benchmarks.data.corruptions.filters import bilinear, grid, smooth_field
 
 
 def brightness(images: Tensor, draws: Draws, amount: float) -> Tensor:
@@ -72,10 +72,8 @@ def elastic_transform(images: Tensor, draws: Draws, alpha: float, sigma: float, 
     """
     x = _affine(images.float() / 255, draws.uniform(3, 2, low=-affine, high=affine))
     height, width = x.shape[2:]
-    moves = [
-        (gaussian(draws.uniform(1, height, width, low=-1, high=1), sigma, "symmetric", 3.0) * alpha).float()
-        for _ in range(2)
-    ]
+    noise = (draws.uniform(1, height, width, low=-1, high=1) for _ in range(2))
+    moves = [(smooth_field(field, sigma, 3.0) * alpha).float() for field in noise]
     rows, columns = grid(x)
     row, column = rows + moves[1].squeeze(1).double(), columns + moves[0].squeeze(1).double()
     return bilinear(x, row, column, "symmetric").float() * 255

@@ -58,7 +58,8 @@ def read_picture(path: Path, checksum: str, size: int | None = None) -> Picture:
         image, alpha = _middle(image, size), alpha and _middle(alpha, size)
     pixels = np.array(image)
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Picture(torch.from_numpy(np.ascontiguousarray(planes)), alpha and np.array(alpha), mode, checksum)
+    transparency = None if alpha is None else np.array(alpha)
+    return Picture(torch.from_numpy(np.ascontiguousarray(planes)), transparency, mode, checksum)
 
 
 def _parts(opened: Image.Image) -> tuple[Image.Image, Image.Image | None]:
