@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.errors import UserError, one_line, unknown_name
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Part of every id. Raise it when the meaning of a config changes, a default's value included."""
 
 OPTIMIZERS = ("sgd", "adamw")

@@ -62,13 +62,14 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
 def cell_of(config: Mapping[str, Any]) -> Cell:
     """The cell whose full config (:meth:`Cell.as_dict`) a card keeps.
 
-    Settings that came with a later version have their defaults, whatever our configs say today.
+    Settings that came with a later version have their defaults, whatever our configs say today. Where files of the
+    machine that trained it were named, the cell has what stands for them in its id.
     """
     try:
         parts = copy.deepcopy(_compose(tuple(sorted((g, str(config[g]["name"])) for g in COMPONENTS))))
         for group in COMPONENTS:
             parts[group] = {"_target_": parts[group].get("_target_"), **config[group]}
-        return _cell({**parts, **{key: config[key] for key in (*SETTINGS, *PLAIN)}}, None)
+        return _cell({**parts, **{key: config[key] for key in (*SETTINGS, *PLAIN)}})
     except (KeyError, TypeError) as error:
         raise UserError(f"the card's config lacks or garbles {error}") from error
 
@@ -184,10 +185,10 @@ def _config_type(hint: Any) -> Any:
     return hint if hint is Any or hint in SCALARS or typing.get_origin(hint) in (list, dict) else None
 
 
-def _cell(parts: dict[str, Any], machine: Runtime | None) -> Cell:
+def _cell(parts: dict[str, Any], runtime: Runtime | None = None) -> Cell:
     """The typed cell, or an error that names the key whose value does not fit.
 
-    ``machine``: where what files hold is looked up; None: the parts are of a card, which says it.
+    ``runtime``: without it the parts are a card's, and no files are looked at.
     """
     typed: dict[str, Any] = {key: parts[key] for key in PLAIN}
     for group, kind in SETTINGS.items():
@@ -199,15 +200,9 @@ def _cell(parts: dict[str, Any], machine: Runtime | None) -> Cell:
         arguments = dataclasses.asdict(build(kind, values, group))
         defaults = dataclasses.asdict(kind())
         changed = {key: value for key, value in arguments.items() if value != defaults[key]}
-        content = _content(parts[group]["_target_"], arguments, machine)
+        describe = getattr(registry.locate(parts[group]["_target_"]), "content", None)
+        content = {}
+        if group == "dataset" and describe and runtime:
+            content = describe(runtime.cache_folder, **arguments)
         typed[group] = Component(parts[group]["name"], parts[group]["_target_"], arguments, changed, content)
     return build(Cell, typed, "cell")
-
-
-def _content(target: str, arguments: dict[str, Any], machine: Runtime | None) -> dict[str, str]:
-    """What stands for those arguments that name files of this machine; see :class:`Component`."""
-    built = registry.locate(target)
-    if machine is None:
-        return {name: arguments[name] for name in getattr(built, "described", ())}
-    describe = getattr(built, "content", None)
-    return describe(machine.cache_folder, **arguments) if describe else {}

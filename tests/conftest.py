@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import torch
 from command_line import ROOT, CommandLine, Done
 
 from benchmarks import cli
+
+collect_ignore = [] if find_spec("timm") else ["weightaug/test_timm.py"]  # an extra
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -71,10 +71,13 @@ class Recorder:
         self.gradients: list[dict[str, Tensor]] = []
         self.losses: list[Tensor] = []
         self.sub_batches = sub_batches
-        forward = method.copies.forward
+        forward, trained = method.copies.forward, dict(method.model.named_parameters())
 
         def recorded(weights: dict[str, Tensor], *args: Any) -> Tensor:
             gradients: dict[str, Tensor] = {}
+            if not self.passes:  # of the parameters without a perturbation too: their gradients per copy
+                everything = {name: p.expand(sub_batches, *p.shape) for name, p in trained.items()}
+                weights = {**everything, **weights}
             for name, weight in weights.items():
                 weight.register_hook(lambda gradient, name=name: gradients.update({name: gradient}))
             self.passes.append(weights)
@@ -165,7 +168,7 @@ def check_gradients(
     if not expected:
         return  # this case did not record it
     scale = max(np.abs(array).max() for array in expected.values())
-    assert actual and set(actual) <= set(expected)
+    assert set(actual) == set(expected)
     for name, gradient in actual.items():
         assert deviation(gradient, expected[name], scale) < tolerance, f"{kind}/{name}"
 

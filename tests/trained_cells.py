@@ -29,7 +29,9 @@ def trained(store: Store, overrides: Sequence[str], data: DataSet | None = None)
     trainer = Trainer(cell, source, data, "cpu")
     trainer.run()
     path = store.weights(cell.id)
-    entry = save(path, store.folder, cell, INPUTS, trainer.model, trainer.method.state_dict())
+    _, channels, size, _ = data.test.images.shape
+    inputs = {**INPUTS, "channels": channels, "size": size}
+    entry = save(path, store.folder, cell, inputs, trainer.model, trainer.method.state_dict())
     clean = {"n": len(data.test), **dict.fromkeys(MEASURED, 1.0)}
     card: dict[str, Any] = {
         "schema": SCHEMA,

@@ -5,7 +5,7 @@ from weightaug.damp import DAAP, DAMP
 from weightaug.materialise import materialise
 from weightaug.method import Criterion, Method
 from weightaug.random import RandomSource
-from weightaug.stacking import StackingError
+from weightaug.stacks import StackingError
 from weightaug.was import WAS
 
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves, tree_map
 
-from weightaug.stacking import StackedForward, StackingError, mark_stacks
-from weightaug.wrappers import distributed
+from weightaug.stacking import StackedForward
+from weightaug.stacks import StackingError, mark_stacks
+from weightaug.wrappers import PREFIX, distributed, unwrap
 
 BATCH_NORMS = ("synchronised", "separate")
 RUNNING_VARIANCES = ("unbiased", "biased")
@@ -22,16 +25,18 @@ class WeightCopies:
     """Runs a model with M weight copies: contiguous sub-batch m of the batch sees weight copy m.
 
     The copies are stacked and run in one pass where every function that takes weights has a stacked form
-    (convolution, linear, normalisation, attention, embedding); the batch must be the first axis of every
-    activation. Else the model runs once per sub-batch, which is the same where the sub-batches do not meet,
-    that is without synchronised BatchNorm.
+    (convolution, linear, normalisation, attention, embedding, functions of weights alone) and the batch is the
+    first axis of every activation. The first call proves it: on an evaluated copy of the model and with other
+    weights, the stacked pass must give what one pass per sub-batch gives. Where it does not, a warning says
+    so and the model runs once per sub-batch, which is the same where the sub-batches do not meet, that is
+    without synchronised BatchNorm.
 
     A batch whose size N is no multiple of M is split into contiguous sub-batches whose sizes differ by one,
     the larger ones first; nothing is dropped.
 
     Args:
-        model: any module that maps [N, ...] to a tensor [N, ...]; may be wrapped by DistributedDataParallel, before
-            or after torch.compile.
+        model: any module that maps [N, ...] to a tensor [N, ...], or to several in a tuple or dict; may be
+            wrapped by DistributedDataParallel, before or after torch.compile.
         sub_batches: M, over all processes together: of K processes each runs M / K copies.
         batch_norm: ``"synchronised"`` or ``"separate"``, see :class:`weightaug.stacking.StackedForward`.
         running_variance: ``"unbiased"`` (PyTorch) or ``"biased"`` (Flax), of the running estimate.
@@ -80,9 +85,9 @@ class WeightCopies:
         self.running_variance = running_variance
         count = sub_batches // processes
         self.numbers = range(rank * count, (rank + 1) * count)  # of this process's copies among all
-        self.stacked = stacked and not _batch_is_second(model)
+        self.stacked = stacked
         self.parametrisation: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
-        self._proven = False
+        self._proven: set[torch.Size] = set()
         self._modes: dict[tuple[int, ...], StackedForward] = {}
 
     def __len__(self) -> int:
@@ -116,31 +121,78 @@ class WeightCopies:
         sizes = self.sizes(len(x))
         if self.parametrisation is not None:
             weights = self.parametrisation(weights)
-        if not self.stacked and len(sizes) > 1:
-            return self._loop(weights, x, sizes, keep_statistics)
-        if self._proven or len(sizes) == 1:
-            return self._stacked(weights, x, sizes, keep_statistics)
-        before = self._buffer_copies()
-        try:
-            output = self._stacked(weights, x, sizes, keep_statistics)
-        except StackingError as error:
-            with torch.no_grad():
-                for name, buffer in self.model.named_buffers():
-                    buffer.copy_(before[name])
-            output = self._loop(weights, x, sizes, keep_statistics, error)
-            self.stacked = False
-            warnings.warn(f"{error}; running the model once per sub-batch instead", stacklevel=4)
-        self._proven = True
-        return output
+        if len(sizes) == 1:
+            weights = {name: stack.squeeze(0) for name, stack in weights.items()}
+            with self._mode(sizes) if self.running_variance == "biased" else nullcontext():
+                return self._call(weights, x, keep_statistics)
+        why = None
+        if self.stacked and x.shape not in self._proven:
+            why = self._disproof(weights, x, sizes)
+            self.stacked = why is None
+            self._proven.add(x.shape)
+        if not self.stacked:
+            output = self._loop(weights, x, sizes, keep_statistics, why)
+            if why:
+                warnings.warn(f"{why}; running the model once per sub-batch instead", stacklevel=4)
+            return output
+        mark_stacks(weights.values())
+        with self._mode(sizes):
+            return self._call(weights, x, keep_statistics)
 
-    def _stacked(self, weights: Mapping[str, Tensor], x: Tensor, sizes: list[int], keep: bool) -> Tensor:
-        if len(sizes) > 1:
-            mark_stacks(weights.values())
-            with self._mode(sizes):
-                return self._call(weights, x, keep)
-        weights = {name: stack.squeeze(0) for name, stack in weights.items()}
-        with self._mode(sizes) if self.running_variance == "biased" else nullcontext():
-            return self._call(weights, x, keep)
+    def _disproof(self, like: Mapping[str, Tensor], x: Tensor, sizes: list[int]) -> str | None:
+        """Why one stacked pass is not the same as one pass per sub-batch; None if it is.
+
+        Independent weights of the size of the model's, for the model's own copies may still be equal.
+        """
+        device, dtype = (getattr(next(iter(like.values())), name) for name in ("device", "dtype"))
+        generator = torch.Generator(device).manual_seed(0)
+        weights = {}
+        for name, stack in like.items():
+            size = stack.detach().square().mean().sqrt()
+            noise = torch.empty(stack.shape, dtype=stack.dtype, device=device).normal_(generator=generator)
+            weights[PREFIX.sub("", name)] = (noise * torch.where(size > 0, size, 0.1)).requires_grad_()
+        if x.is_floating_point():  # in the weights' own precision
+            x = x.detach().nan_to_num().to(dtype)
+        reasons = []
+        cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), torch.autocast(device.type, enabled=False):
+            for training in (False, True):  # dropout differs in training; some models cache in evaluation
+                reasons.append(self._difference(weights, x, sizes, training))
+                if reasons[-1] is None:
+                    return None
+        return reasons[0]
+
+    def _difference(
+        self, weights: Mapping[str, Tensor], x: Tensor, sizes: list[int], training: bool
+    ) -> str | None:
+        """Why the two ways differ on a copy of the model, with separate statistics, which couple nothing."""
+        try:
+            model = copy.deepcopy(unwrap(self.model)[-1]).train(training)
+        except Exception as error:
+            return f"the model cannot be deep-copied to check the stacked pass ({error})"
+        trial = WeightCopies(model, len(sizes), "separate", self.running_variance)
+        trial._proven.add(x.shape)
+        output, why = None, None
+        try:
+            output = trial.forward(weights, x)
+        except Exception as error:
+            why = str(error)
+        trial.stacked = False
+        try:
+            expected = trial.forward(weights, x)
+        except Exception:
+            if training:
+                raise  # an error of the model itself
+            return "the model cannot be evaluated"
+        if why is not None:
+            return why
+        for ours, theirs in zip(tree_leaves(output), tree_leaves(expected), strict=True):
+            if not torch.is_tensor(theirs) or not theirs.is_floating_point():
+                continue
+            tolerance = max(0.01, 16 * torch.finfo(theirs.dtype).eps)
+            if (ours - theirs).norm() > tolerance * theirs.norm():
+                return "stacked, the sub-batches mix: some activation's first axis is not the batch"
+        return None
 
     def _mode(self, sizes: list[int]) -> StackedForward:
         """One mode for each way to split, kept, so that compiled models need not be compiled again."""
@@ -155,7 +207,7 @@ class WeightCopies:
         x: Tensor,
         sizes: list[int],
         keep: bool,
-        why: Exception | None = None,
+        why: str | None = None,
     ) -> Tensor:
         if self.batch_norm == "synchronised" and any(
             isinstance(module, _BatchNorm) and module.training for module in self.model.modules()
@@ -171,7 +223,7 @@ class WeightCopies:
             own = {name: stack[m] for name, stack in copies.items()}
             with self._mode(sizes[m : m + 1]) if self.running_variance == "biased" else nullcontext():
                 outputs.append(self._call(own, part, keep or m > 0))
-        return torch.cat(outputs)
+        return tree_map(lambda *parts: torch.cat(parts), *outputs)
 
     def _call(self, tensors: Mapping[str, Tensor], x: Tensor, keep: bool) -> Tensor:
         buffers = self._buffer_copies() if keep else {}
@@ -179,10 +231,3 @@ class WeightCopies:
 
     def _buffer_copies(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-
-
-def _batch_is_second(model: nn.Module) -> bool:
-    """Whether the model holds attention whose activations are [tokens, batch, width]."""
-    return any(
-        isinstance(module, nn.MultiheadAttention) and not module.batch_first for module in model.modules()
-    )

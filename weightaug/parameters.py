@@ -28,7 +28,7 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
     """Map the name of every parameter to ``"kernel"``, ``"scale"`` or ``"other"``.
 
     kernel  weights of convolutions and linear layers; the input and output projections of attention
-    scale   weights of normalisation layers
+    scale   weights of normalisation layers, torch's and those whose class has Norm in its name
     other   biases, shifts, embeddings, bare parameters (class token, position embedding, layer scale)
 
     A parameter that several modules share is listed once, under its first name, and is a kernel or a scale if
@@ -46,7 +46,7 @@ def parameter_kinds(model: nn.Module) -> dict[str, str]:
 def _kind(owner: nn.Module, name: str) -> str:
     if isinstance(owner, KERNEL_OWNERS) and name.endswith("weight"):
         return "kernel"
-    if isinstance(owner, SCALE_OWNERS) and name == "weight":
+    if name == "weight" and (isinstance(owner, SCALE_OWNERS) or "norm" in type(owner).__name__.lower()):
         return "scale"
     return "other"
 

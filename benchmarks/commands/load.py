@@ -21,16 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from benchmarks.export.check import compare
     from benchmarks.export.trained import find
-    from benchmarks.results.weights import read
 
     trained, runtime = find([options.cell, *options.overrides])
     device = runtime.resolve_device()
     model, method = trained.build(device)
     cell, count = trained.cell, sum(parameter.numel() for parameter in model.parameters())
     print(f"cell: {trained.card['id']} ({cell.label})")
-    print(f"model: {cell.model.title}, {count:,} parameters")
+    print(f"model: {cell.model.title}, {count:,} parameters, {trained.weights.inputs['classes']} classes")
     print(f"method: {cell.method.name}, inference modes {', '.join(method.modes)}")
-    print(f"weights: {trained.path}, SHA-256 {read(trained.path).sha256}")
+    print(f"weights: {trained.path}, SHA-256 {trained.weights.sha256}")
     if not options.check:
         return 0
     compared = compare(trained, method, runtime, device)

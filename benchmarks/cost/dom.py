@@ -23,7 +23,7 @@ from benchmarks.cost.dom_savings import (
     saving_by_distance,
 )
 from benchmarks.cost.draw_search import Draws
-from benchmarks.cost.latency import Timings, measure
+from benchmarks.cost.latency import Ratio, Timings, measure
 from benchmarks.cost.trade_off import with_shadows
 from benchmarks.errors import UserError
 from weightaug import WAS, materialise
@@ -57,8 +57,8 @@ class Latency:
     batch: int
     timings: dict[tuple[str, Distance], Timings] = field(repr=False)
 
-    def relative(self, kind: str, to: str, far: Distance) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile of the ratio of seconds, paired by round."""
+    def relative(self, kind: str, to: str, far: Distance) -> Ratio:
+        """How many times the seconds of the network of kind ``to`` the one of ``kind`` takes."""
         return self._of(kind, far).relative_to(self._of(to, far))
 
     def _of(self, kind: str, far: Distance) -> Timings:

@@ -18,20 +18,25 @@ class Timings:
 
     seconds: tuple[float, ...]
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
-
-    def relative_to(self, other: Timings) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile of the ratio of this network's seconds to the other's.
-
-        Round by round, so that what slows the machine for a while slows both.
-        """
+    def relative_to(self, other: Timings) -> Ratio:
+        """How many times the other network's seconds this one takes."""
         ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
-        if len(ratios) == 1:
-            return (ratios[0],) * 3
-        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-        return low, middle, high
+        low, _, high = (
+            statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        )
+        return Ratio(min(self.seconds) / min(other.seconds), low, high)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of the seconds of two networks."""
+
+    fastest: float
+    """Of their fastest passes, which other work on the machine disturbs least."""
+    low: float
+    """Lower quartile of the ratios round by round."""
+    high: float
+    """Upper quartile of them."""
 
 
 Name = TypeVar("Name")

@@ -144,7 +144,7 @@ def _training(cell: Cell, model: nn.Module, source: Source, device: str, batch: 
     if batch < 1:
         raise UserError(f"--batch {batch}: at least one image is needed")
     data = _noise_images(source, batch).to(device)
-    images, y = next(data.train.read(torch.arange(batch), batch))
+    ((images, y),) = data.train.read(torch.arange(batch), batch)
     x = data.normalise(images)
     steps = []
     for sub_batches in sorted({1, own}) if own else [None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.data.image_cache import Preparation
@@ -46,7 +46,7 @@ class ImageNet(Source):
         self,
         *,
         stored_side: int = RESIZE,
-        corruptions: dict[str, list[float]] | None = None,
+        corruptions: dict[str, list[Any]] | None = None,
         corrupted: str = "generated",
         split: str = "test",
         mean: list[float] | None = None,

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,9 +41,6 @@ class OwnData(Source):
             which images those are is fixed.
         expected: the ``content`` of the cell that is run; other files than those are refused.
     """
-
-    described: ClassVar[tuple[str, ...]] = ("path",)
-    """The arguments for which :meth:`content` stands in ids and cards."""
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.cell import Cell
 from benchmarks.data.corrupted import PublishedCorruptions
-from benchmarks.data.corruptions import SEVERITIES, corrupt
+from benchmarks.data.corruptions import SEVERITIES, Table, corrupt, without_missing
 from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
 from benchmarks.evaluation.attacks import attacks
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
@@ -50,9 +50,10 @@ class EvaluationImages:
         if corruptions and published is not None:
             corrupted = {key: _published(published, *key) for key in published}
         elif corruptions:
+            table = without_missing(source.corruptions)
             corrupted = {
-                (name, severity): _generated(name, severity, parameters[severity - 1])
-                for name, parameters in source.corruptions.items()
+                (name, severity): _generated(name, severity, table)
+                for name in table
                 for severity in SEVERITIES
             }
         origins = {name: "generated" if published is None else "published" for name, _ in corrupted}
@@ -69,8 +70,8 @@ class EvaluationImages:
             yield images, labels, of_batch
 
 
-def _generated(name: str, severity: int, parameter: float) -> Corrupted:
-    return lambda images, places: corrupt(images, name, severity, parameter)
+def _generated(name: str, severity: int, table: Table) -> Corrupted:
+    return lambda images, places: corrupt(images, name, severity, table, places)
 
 
 def _published(source: PublishedCorruptions, name: str, severity: int) -> Corrupted:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.data.dataset import Source
 from benchmarks.errors import UserError
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.export.trained import Trained
+from benchmarks.registry import locate
 from benchmarks.results.card import MEASURED
 from benchmarks.runtime import Runtime
 from weightaug.method import Method
@@ -38,15 +40,28 @@ def compare(trained: Trained, method: Method, runtime: Runtime, device: str) -> 
     Raises:
         UserError: the data set is missing.
     """
-    source = trained.source
+    cell, modes = trained.cell, trained.card["metrics"]
+    if trained.asked is None and hasattr(locate(cell.dataset.target), "content"):
+        raise UserError(
+            f"cell {cell.id} has images of your own, and its card says what they are, not where: name the cell by its "
+            "settings for --check, with dataset.path"
+        )
+    source: Source = cell.dataset.build({"cache": runtime.cache_folder})
     absent = None if runtime.download else source.missing(runtime.data_folder)
     if absent:
         raise UserError(f"{absent}; --check needs it, loading does not")
     data = source.load(runtime.data_folder, runtime.download).to(device)
-    metrics = evaluate(trained.cell, method, data, EvaluationImages.make(source, data, corruptions=False))
+    # A mode with draws goes on drawing through the corrupted images that lie between the clean batches.
+    corruptions = cell.evaluation.corruptions and len(modes) > 1
+    published = source.published(runtime.data_folder, data.test.labels) if corruptions else None
+    sets = EvaluationImages.make(source, data, corruptions, published)
+    evaluation = replace(cell.evaluation, fgsm_epsilon=None, pgd_epsilon=None, autoattack_epsilon=None)
+    metrics = evaluate(replace(cell, evaluation=evaluation), method, data, sets)
     return [
-        Comparison(mode, key, clean[key], metrics[mode]["clean"][key], _tolerance(key, clean))
-        for mode, clean in ((mode, values["clean"]) for mode, values in trained.card["metrics"].items())
+        Comparison(
+            mode, key, values["clean"][key], metrics[mode]["clean"][key], _tolerance(key, values["clean"])
+        )
+        for mode, values in modes.items()
         for key in MEASURED
     ]
 

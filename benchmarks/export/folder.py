@@ -9,7 +9,6 @@ shadow.onnx         with --onnx, for WAS: the model with one draw of shadow weig
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import shutil
 import tempfile
@@ -26,11 +25,10 @@ from benchmarks.errors import UserError
 from benchmarks.export.to_onnx import BATCHES, OPSET, TOLERANCE, check_onnx, export_onnx
 from benchmarks.export.trained import CARD, WEIGHTS, Trained
 from benchmarks.reports.measures import SEVERITIES, corruption_types, measure
-from benchmarks.results.card import MEASURED, Card, DamagedCardError
+from benchmarks.results.card import ATTACKS, MEASURED, Card, DamagedCardError
 from benchmarks.results.files import write_json, write_text
 from benchmarks.results.store import parse_card
-from benchmarks.results.weights import read
-from weightaug import WAS
+from weightaug import WAS, materialise
 from weightaug.method import Method
 
 README = "README.md"
@@ -85,11 +83,12 @@ def _onnx_files(trained: Trained, model: nn.Module, method: Method, folder: Path
     modules = {"model.onnx": ("the model as it is", model)}
     if isinstance(method, WAS):
         about = (
-            "the model with the shadow weights K T(W) of the first draw of shadow inference (DOM) in place"
+            "the model with the shadow weights K T(W) of one fixed draw, the first of shadow inference (DOM), "
+            "and without the kernels' zero rows and columns"
         )
-        modules["shadow.onnx"] = (about, shadow_model(method))
-    source = trained.source
-    example = torch.zeros(2, source.in_channels, source.image_size, source.image_size)
+        modules["shadow.onnx"] = (about, materialise(method, method.draw("predict", 0)))
+    inputs = trained.weights.inputs
+    example = torch.zeros(2, inputs["channels"], inputs["size"], inputs["size"])
     files = []
     for name, (about, module) in modules.items():
         export_onnx(module, example, folder / name)
@@ -97,18 +96,9 @@ def _onnx_files(trained: Trained, model: nn.Module, method: Method, folder: Path
     return files
 
 
-def shadow_model(method: WAS) -> nn.Module:
-    """A copy of the method's model whose weights are the shadow weights of its fixed draws, or of its first draw."""
-    model = copy.deepcopy(method.model)
-    with torch.no_grad():
-        for name, weight in method.shadow(method.draw("predict", 0)).items():
-            model.get_parameter(name).copy_(weight)
-    return model
-
-
 def readme(trained: Trained, model: nn.Module, files: list[OnnxFile]) -> str:
     """The model card in Markdown: config, metrics, hashes, provenance, how to load it."""
-    card, weights = trained.card, read(trained.path)
+    card, weights = trained.card, trained.weights
     environment = Environment(
         loader=PackageLoader("benchmarks.export"),
         trim_blocks=True,
@@ -120,7 +110,6 @@ def readme(trained: Trained, model: nn.Module, files: list[OnnxFile]) -> str:
     return environment.get_template("model_card.md.j2").render(
         card=card,
         cell=trained.cell,
-        classes=trained.source.num_classes,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         inputs=weights.inputs,
         config=_lines(card["cell"]),
@@ -136,11 +125,14 @@ def readme(trained: Trained, model: nn.Module, files: list[OnnxFile]) -> str:
 
 def _rows(card: Card, mode: str) -> list[list[str]]:
     """The rows of the table of metrics for one inference mode."""
-    places = {"clean": "clean"}
-    if corruption_types(card, mode):
-        places |= {f"severity.{s}": f"severity {s}" for s in SEVERITIES} | {"corrupted": "all corrupted"}
-    numbers = {path: [measure(card, f"{path}.{key}", mode) for key in MEASURED] for path in places}
-    return [[mode, places[path], *(f"{number:.4g}" for number in row)] for path, row in numbers.items()]
+    places = {"clean": "clean", **{f"severity.{s}": f"severity {s}" for s in SEVERITIES}}
+    places |= {"corrupted": "all corrupted", **{f"attack.{name}": name for name in ATTACKS}}
+    measured = {path: [measure(card, f"{path}.{key}", mode) for key in MEASURED] for path in places}
+    return [
+        [mode, places[path], *(f"{number:.4g}" for number in numbers)]
+        for path, numbers in measured.items()
+        if None not in numbers
+    ]
 
 
 def _lines(config: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from benchmarks import config
-from benchmarks.cell import PROTOCOL_VERSION, Cell, Component
+from benchmarks.cell import PROTOCOL_VERSION, Cell
 from benchmarks.data.dataset import Source
 from benchmarks.errors import UserError
 from benchmarks.results.card import Card, DamagedCardError
@@ -34,62 +34,46 @@ def load(
 ) -> tuple[nn.Module, Method, Card]:
     """A trained model, its method and its card; needs no data set, and writes nothing.
 
-    The model is in inference mode, its gradients are on, and torch's random state is left alone. Where the card says
+    The model is in inference mode, and torch's random state on the CPU is left alone. Where the card says
     ``evaluation.batch_norm=reestimated``, its numbers belong to re-estimated statistics, not to the loaded ones.
 
     Args:
         cell: id of a cell in the store, the start of one, or a folder that ``weightaug export`` wrote.
         store: folder of the card store.
-        device: torch's name of where the model goes.
+        device: torch's name of where the model goes, or ``auto``.
 
     Raises:
         UserError: there is no such cell, it has no weights, they are damaged or don't fit.
     """
     trained = _by_name(str(cell), Path(store))
-    return (*trained.build(device), trained.card)
+    return (*trained.build(Runtime(device=device).resolve_device()), trained.card)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The card of a finished cell, where it lies, and the file of its weights."""
+    """A finished cell: its card, where that lies, and where its weights do.
+
+    ``asked`` is the cell that a person named by its settings; else it is made from the card.
+    """
 
     card: Card
     place: Path
     path: Path
-    named: Cell | None = None
-    """The cell, where its settings named it."""
+    asked: Cell | None = None
 
     @cached_property
     def cell(self) -> Cell:
-        """The cell, made from the card's config where it is not known."""
-        if self.named is not None:
-            return self.named
+        if self.asked is not None:
+            return self.asked
         try:
             return config.cell_of(self.card["cell"])
         except UserError as error:
             raise UserError(f"{self.place} can't be read as a cell of this version: {error}") from error
 
     @cached_property
-    def source(self) -> Source:
-        """The cell's data set; of own files that only the card tells of, no more than the shapes is known."""
-        if self.cell.dataset.content and self.named is None:
-            return _Elsewhere(read(self.path).inputs, self.cell.dataset)
-        source: Source = self.cell.dataset.build()
-        return source
-
-    def build(self, device: str) -> tuple[nn.Module, Method]:
-        """The model with its weights, and the method as it was after training."""
-        weights = read(self.path)
-        self._check(weights)
-        with torch.random.fork_rng(devices=[]):
-            model, method = build(self.cell, self.source, device)
-        load_weights(model, weights)
-        method.load_state_dict(weights.method)
-        return model.eval(), method
-
-    def _check(self, weights: Weights) -> None:
-        """Whether weights, card and cell belong together."""
-        stated = self.card.get("weights")
+    def weights(self) -> Weights:
+        """The weights, if they, the card and the cell belong together."""
+        weights, stated = read(self.path), self.card.get("weights")
         if weights.metadata["cell"] != self.card["id"] or (stated and stated["sha256"] != weights.sha256):
             raise UserError(
                 f"the weights in {self.path} are not those of {self.place} (their cell is {weights.metadata['cell']}, "
@@ -101,22 +85,29 @@ class Trained:
                 f"cell {self.card['id']} was trained under protocol version {version}, this program has "
                 f"{PROTOCOL_VERSION}: its numbers need not repeat"
             )
-        elif self.cell.id != self.card["id"]:
+        elif self.cell.id != self.card["id"] or self.cell.contradiction(self.card["cell"]):
             raise UserError(
-                f"{self.place} was changed: the settings in it are those of cell {self.cell.id}; put the original back"
+                f"{self.place} was changed: the settings in it are not those of its cell; put the original back"
             )
+        return weights
+
+    def build(self, device: str) -> tuple[nn.Module, Method]:
+        """The model with its weights, and the method as it was after training."""
+        source = Recorded(self.weights.inputs, self.cell.dataset.arguments)
+        with torch.random.fork_rng(devices=[]):
+            model, method = build(self.cell, source, device)
+        load_weights(model, self.weights)
+        method.load_state_dict(self.weights.method)
+        return model.eval(), method
 
 
-class _Elsewhere(Source):
-    """A data set of own files, which lie nobody knows where."""
+class Recorded(Source):
+    """What a model was built for, as its weights say it: no files of the data set are needed."""
 
-    def __init__(self, inputs: dict[str, Any], dataset: Component) -> None:
-        self.num_classes, self.in_channels = inputs["classes"], inputs["channels"]
-        self.image_size, self.name = inputs["size"], dataset.name
-        super().__init__(corruptions=dataset.arguments.get("corruptions"))
-
-    def missing(self, root: Path) -> str | None:
-        return f"the card does not say where the images of dataset={self.name} lie; name the cell by its settings"
+    def __init__(self, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+        self.num_classes = inputs["classes"]
+        self.in_channels, self.image_size = inputs["channels"], inputs["size"]
+        super().__init__(corruptions=arguments.get("corruptions"))
 
 
 def find(arguments: Sequence[str]) -> tuple[Trained, Runtime]:
@@ -125,28 +116,28 @@ def find(arguments: Sequence[str]) -> tuple[Trained, Runtime]:
     settings = [text for text in arguments if text not in names]
     cell, runtime = config.load(settings)
     if not names:
-        return _by_cell(cell, Store(runtime.store_folder, read_only=True)), runtime
+        return _by_settings(cell, Store(runtime.store_folder, read_only=True)), runtime
     others = [text for text in settings if text.partition("=")[0] not in Runtime.__dataclass_fields__]
     if len(names) > 1 or others:
         raise UserError(f"name one cell, by its id or by its settings, not {' and '.join([*names, *others])}")
     return _by_name(names[0], runtime.store_folder), runtime
 
 
-def _by_cell(cell: Cell, store: Store) -> Trained:
+def _by_settings(cell: Cell, store: Store) -> Trained:
     if not store.has(cell.id):
         raise UserError(
             f"cell {cell.id} ({cell.label}) is not finished in the store {store.folder}; train it with `weightaug run` "
             "and the same settings"
         )
-    return _checked(store.cards / f"{cell.id}.json", store.weights(cell.id), cell)
+    return _trained(store.cards / f"{cell.id}.json", store.weights(cell.id), cell)
 
 
 def _by_name(name: str, folder: Path) -> Trained:
     if (Path(name) / CARD).is_file():
-        return _checked(Path(name) / CARD, Path(name) / WEIGHTS)
+        return _trained(Path(name) / CARD, Path(name) / WEIGHTS)
     store = Store(folder, read_only=True)
     cell_id = _full_id(name, store)
-    return _checked(store.cards / f"{cell_id}.json", store.weights(cell_id))
+    return _trained(store.cards / f"{cell_id}.json", store.weights(cell_id))
 
 
 def _full_id(start: str, store: Store) -> str:
@@ -164,7 +155,7 @@ def _full_id(start: str, store: Store) -> str:
     )
 
 
-def _checked(place: Path, weights: Path, named: Cell | None = None) -> Trained:
+def _trained(place: Path, weights: Path, asked: Cell | None = None) -> Trained:
     """The card at ``place`` with its weights, or an error that says why there are none."""
     try:
         card = parse_card(place)
@@ -173,17 +164,14 @@ def _checked(place: Path, weights: Path, named: Cell | None = None) -> Trained:
             f"the card {place} is damaged ({error}); `weightaug run` trains its cell again"
         ) from error
     if card["status"] == "diverged":
-        raise UserError(
-            f"cell {card['id']} diverged in epoch {card['diverged_at']['epoch']}: it has no weights"
-        )
+        epoch = card["diverged_at"]["epoch"]
+        raise UserError(f"cell {card['id']} diverged in epoch {epoch}: it has no weights")
     if not weights.is_file():
-        why = (
-            "which the card promises; put the file back"
-            if card.get("weights")
-            else "for it was run with weights=drop or by a version that kept none"
-        )
+        why = "it was run with weights=drop or by a version that kept none"
+        if card.get("weights"):
+            why = "which the card promises; put the file back"
         raise UserError(
-            f"cell {card['id']} has no weights in {weights}, {why}; to train it once more move {place} away and run "
+            f"cell {card['id']} has no weights in {weights}: {why}; to train it once more move {place} away and run "
             "the cell again with weights=keep"
         )
-    return Trained(card, place, weights, named)
+    return Trained(card, place, weights, asked)

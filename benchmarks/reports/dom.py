@@ -113,7 +113,7 @@ def trade_off_plot(trade_off: TradeOff, path: Path) -> None:
 
 
 def terminal_tables(findings: Findings) -> list[RichTable]:
-    """The main numbers for the terminal: ratios without their quartiles, no sizes."""
+    """The main numbers for the terminal: ratios without their spread, no sizes."""
     latency = latency_grid(findings.networks)
     savings = savings_grid(findings.networks)
     tables = [
@@ -122,7 +122,7 @@ def terminal_tables(findings: Findings) -> list[RichTable]:
         )
     ]
     if latency is not None:
-        tables.append(_terminal("Seconds of a forward pass, median ratios", latency))
+        tables.append(_terminal("Seconds of a forward pass, ratios of the fastest", latency))
     return [*tables, _terminal(f"Accuracy in % of {findings.cell}", accuracy_grid(findings.trade_off))]
 
 

@@ -8,6 +8,7 @@ from functools import cache
 
 from benchmarks.cost.dom import MATERIALISED, PLAIN, ZERO_FILLED, NetworkSavings
 from benchmarks.cost.dom_savings import Distance
+from benchmarks.cost.latency import Ratio
 from benchmarks.cost.trade_off import Point, TradeOff
 from benchmarks.registry import OWN_FOLDER
 from benchmarks.reports.sections import Grid
@@ -133,9 +134,8 @@ def latency_grid(networks: Sequence[NetworkSavings]) -> Grid | None:
     return Grid(["Network", "Every shadow layer shifted by", "FLOPs / plain", *headings], rows)
 
 
-def _ratio(quartiles: tuple[float, float, float]) -> str:
-    low, middle, high = quartiles
-    return f"{plain(middle)} ({plain(low)} to {plain(high)})"
+def _ratio(ratio: Ratio) -> str:
+    return f"{plain(ratio.fastest)} ({plain(ratio.low)} to {plain(ratio.high)})"
 
 
 def accuracy_grid(trade_off: TradeOff) -> Grid:

@@ -5,8 +5,7 @@ the tensors of the method's state (such as WAS's K) under ``method:``. Metadata,
 
     cell, model         id and model of the cell
     protocol_version    of the program that trained it, see :mod:`benchmarks.cell`
-    inputs              JSON: {"classes", "channels", "size", "mean", "std"}; the model takes
-                        (pixels / 255 - mean) / std and gives a logit for each class
+    inputs              JSON {"classes", "channels", "size", "mean", "std"}: the model takes (pixels / 255 - mean) / std
     method              JSON: the method's state, {"tensor": NAME} in place of each tensor
     sha256              of all the above; two runs that end with the same bits have the same
 """
@@ -50,7 +49,7 @@ class Weights:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Classes, channels and size of the images, and the mean and standard deviation that are taken out."""
+        """Classes, channels and size of the images, and the mean and standard deviation taken out of them."""
         return dict(json.loads(self.metadata["inputs"]))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import CorruptedSGD
-from benchmarks.data.corruptions import SEVERITIES, corrupt_with
+from benchmarks.data.corruptions import SEVERITIES, corrupt
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.errors import unknown_name
 from weightaug.random import RandomSource
@@ -43,13 +43,13 @@ def corrupted_sgd(
         raise unknown_name("corruption of the data set", corruption, source.corruptions)
     if severity not in SEVERITIES:
         raise ValueError(f"severity is {severity}; it is a whole number from 1 to {SEVERITIES[-1]}")
-    parameter = source.corruptions[corruption][severity - 1]
 
     def corrupted(x: Tensor, generator: torch.Generator) -> Tensor:
         if data is None:
             raise ValueError("corrupting normalised inputs takes the loaded data set: give data")
-        # Corruptions draw on the CPU, so that all devices see the same.
-        on_cpu = torch.Generator().manual_seed(generator.initial_seed())
-        return data.normalise(corrupt_with(data.pixels(x), corruption, parameter, on_cpu))
+        images = data.pixels(x)
+        return data.normalise(
+            corrupt(images, corruption, severity, source.corruptions, seed=generator.initial_seed())
+        )
 
     return CorruptedSGD(model, corruption=corrupted, fraction=fraction, seed=seed, random=random)

@@ -1,4 +1,4 @@
-"""Data sets, batches and corruptions."""
+"""Data sets and batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from benchmarks.cell import Recipe
 from benchmarks.data.augmentation import crop
 from benchmarks.data.batches import epoch_batches, steps_per_epoch
-from benchmarks.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from benchmarks.data.dataset import DataSet, Images
 from benchmarks.data.digits import Digits
 
@@ -75,39 +74,6 @@ def test_labels_follow_their_images(digits: DataSet) -> None:
         assert all(
             known[bytes(i.numpy().tobytes())] == int(label) for i, label in zip(pixels, y, strict=True)
         )
-
-
-@pytest.mark.parametrize("name", sorted(set(CORRUPTIONS) - {"pixelate"}))
-def test_corruptions_get_worse_with_severity_and_repeat(digits: DataSet, name: str) -> None:
-    from benchmarks.config import load
-
-    parameters = load(["dataset=digits"])[0].dataset.arguments["corruptions"][name]
-    clean = digits.test.images.float()
-    distances = []
-    for severity in SEVERITIES:
-        first = corrupt(digits.test.images, name, severity, parameters[severity - 1])
-        assert torch.equal(first, corrupt(digits.test.images, name, severity, parameters[severity - 1]))
-        assert first.shape == clean.shape
-        assert first.dtype == torch.uint8
-        distances.append(float((first.float() - clean).abs().mean()))
-    assert distances[0] > 0
-    assert distances == sorted(distances)
-
-
-def test_corruption_formulas() -> None:
-    images = torch.full((1, 3, 4, 4), 102, dtype=torch.uint8)  # 0.4
-    images[..., 0] = 204  # 0.8; mean 0.5
-    assert corrupt(images, "contrast", 1, 0.5)[0, 0, 0].tolist() == [166, 115, 115, 115]  # 0.65, 0.45
-    assert corrupt(images, "brightness", 1, 0.1)[0, 0, 0].tolist() == [230, 128, 128, 128]  # 0.9, 0.5
-    assert corrupt(images, "pixelate", 1, 0.5)[0, 0, 0].tolist() == [153, 153, 102, 102]
-    noise = (
-        corrupt(torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), "gaussian_noise", 1, 0.1).float() / 255
-    )
-    assert abs(float(noise.std()) - 0.1) < 0.003
-    impulse = corrupt(torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), "impulse_noise", 1, 0.2)
-    assert abs(float((impulse != 128).float().mean()) - 0.2) < 0.01
-    shot = corrupt(torch.full((200, 1, 8, 8), 128, dtype=torch.uint8), "shot_noise", 1, 100.0).float() / 255
-    assert abs(float(shot.var()) - 0.502 / 100) < 0.0003
 
 
 def test_normalisation_is_per_channel() -> None:

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import CommandLine
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from trained_cells import trained
 
 import benchmarks
+from benchmarks.cell import PROTOCOL_VERSION
 from benchmarks.config import load
 from benchmarks.data.dataset import DataSet, Images
 from benchmarks.errors import UserError
 from benchmarks.export import to_onnx
-from benchmarks.export.folder import shadow_model
 from benchmarks.export.to_onnx import check_onnx, export_onnx
 from benchmarks.results.store import Store
-from weightaug import WAS
-from weightaug.kernel_draws import Shift
+from weightaug import WAS, materialise
 
 
 def test_an_exported_folder_stands_on_its_own(weightaug: CommandLine, tmp_path: Path) -> None:
@@ -72,7 +72,9 @@ def test_an_exported_folder_stands_on_its_own(weightaug: CommandLine, tmp_path: 
     x = torch.randn(2, 1, 8, 8)
     assert check_onnx(model, x, Path("mine/model.onnx")) < 1e-5
     assert check_onnx(model, x, Path("mine/shadow.onnx")) > 1e-3
-    assert torch.equal(shadow_model(method)(x), method.predict(x, "shadow"))  # the first draw
+    shadow = materialise(method, method.draw("predict", 0))
+    assert check_onnx(shadow, x, Path("mine/shadow.onnx")) < 1e-5
+    torch.testing.assert_close(shadow(x), method.predict(x, "shadow"))  # its first draw
 
 
 def test_where_an_export_goes(weightaug: CommandLine, tmp_path: Path) -> None:
@@ -130,6 +132,26 @@ def test_a_check_needs_the_data_set_and_loading_does_not(weightaug: CommandLine,
     assert "loading does not" in checked.stderr
 
 
+def test_images_of_your_own_are_needed_for_the_check_alone(weightaug: CommandLine, tmp_path: Path) -> None:
+    images, labels = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8), torch.arange(60) % 3
+    save_file({"images": images, "labels": labels}, "own.safetensors")
+    settings = ["dataset=tensors", "dataset.path=own.safetensors", "method=was", "recipe.epochs=1"]
+    settings += ["recipe.batch_size=16", "evaluation.batch_size=5", "device=cpu", "threads=1"]
+    settings += ["dataset.corruptions={contrast: [0.4, 0.3, 0.2, 0.1, 0.05]}", "wandb=disabled"]
+    done = weightaug("run", *settings)
+    assert done.returncode == 0, done.stderr
+    checked = weightaug("load", *settings, "--check")
+    assert checked.returncode == 0, checked.stderr + checked.stdout
+    assert "DIFFERS" not in checked.stdout
+    cell_id = next(Path("runs/cards").glob("*.json")).stem
+    Path("own.safetensors").unlink()
+    assert "3 classes" in weightaug("load", cell_id).stdout
+    assert weightaug("export", cell_id, "--out", "mine").returncode == 0
+    lost = weightaug("load", "mine", "--check")
+    assert lost.returncode == 2
+    assert "name the cell by its settings for --check, with dataset.path" in lost.stderr
+
+
 def test_a_changed_card_is_noticed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     cell = trained(store, []).cell
@@ -137,7 +159,7 @@ def test_a_changed_card_is_noticed(tmp_path: Path) -> None:
     card = json.loads(path.read_text())
     card["cell"]["seed"] = 1
     path.write_text(json.dumps(card))
-    with pytest.raises(UserError, match=r"was changed: the settings in it are those of cell \w{16}; put"):
+    with pytest.raises(UserError, match="was changed: the settings in it are not those of its cell"):
         benchmarks.load(cell.id, store=tmp_path)
     card["cell"]["method"]["name"] = "sgdd"
     path.write_text(json.dumps(card))
@@ -157,7 +179,7 @@ def test_a_cell_of_an_older_protocol_version_is_loaded_with_a_warning(
     monkeypatch.setattr("benchmarks.export.trained.PROTOCOL_VERSION", 99)
     assert load([])[0].id != cell_id
     assert benchmarks.load(cell_id, store=tmp_path)[2]["id"] == cell_id
-    assert "protocol version 1, this program has 99" in capsys.readouterr().err
+    assert f"protocol version {PROTOCOL_VERSION}, this program has 99" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,12 +224,3 @@ def test_onnx_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UserError, match=r"needs onnxscript; install: pip install 'weightaug\[onnx\]'"):
         export_onnx(nn.Identity(), torch.zeros(2, 3), tmp_path / "a.onnx")
     assert not any(tmp_path.iterdir())
-
-
-def test_a_shadow_model_of_fixed_draws() -> None:
-    conv = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
-    method = WAS(conv, draws={"1": Shift(1, 0)}, coefficient="one")
-    x = torch.randn(3, 1, 8, 8)
-    shadow = shadow_model(method)
-    assert torch.equal(shadow(x), method.predict(x, "shadow"))
-    assert not torch.equal(shadow(x), conv(x))

@@ -23,6 +23,8 @@ METHODS = {
     "asam": ["method.rho=0.5"],
     "corrupted_sgd": [],
     "was": ["evaluation.batch_norm=reestimated"],
+    "was_sam": ["evaluation.batch_norm=reestimated"],
+    "was_damp": ["evaluation.batch_norm=reestimated"],
 }
 MODELS = {"resnet_tiny": "resnet_smoke", "vit_tiny": "vit_smoke"}
 CASES = [f"{method}/{model}" for method in METHODS for model in MODELS]

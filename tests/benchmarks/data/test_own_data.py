@@ -76,6 +76,12 @@ def test_a_run_on_own_photos_by_config_alone(weightaug: CommandLine, photos: Pat
     card = json.loads(text)
     assert card["cell"]["dataset"]["path"].startswith("sha256:")
     assert card["metrics"]["plain"]["clean"]["n"] == 9
+    loaded = weightaug("load", card["id"])  # a model comes back without its images
+    assert loaded.returncode == 0, loaded.stderr
+    checked = weightaug("load", card["id"], "--check")
+    assert checked.returncode == 2 and "settings" in checked.stderr
+    settings = ("dataset=folder", "dataset.path=photos", "dataset.test_share=0.3", *QUICK)
+    assert weightaug("load", *settings, "--check").returncode == 0
     photos.rename(tmp_path / "elsewhere")
     moved = weightaug("run", "dataset=folder", "dataset.path=elsewhere", "dataset.test_share=0.3", *QUICK)
     assert "finished before" in moved.stderr  # where the files lie is no part of the cell

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -133,8 +134,7 @@ def test_the_normalised_image_is_that_of_the_clipped_pixels(trainer: Trainer) ->
 
 
 def test_autoattack_needs_its_package(weightaug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, AUTOATTACK, None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, AUTOATTACK, None)  # as if it were not installed
     done = weightaug("run", "evaluation.autoattack_epsilon=0.03", "wandb=disabled")
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and f"pip install {AUTOATTACK}" in done.stderr
@@ -156,7 +156,7 @@ def test_autoattack_is_called_as_its_authors_say(trainer: Trainer, monkeypatch: 
     package = ModuleType(AUTOATTACK)
     package.AutoAttack = AutoAttack  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, AUTOATTACK, package)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    package.__spec__ = ModuleSpec(AUTOATTACK, None)
     settings = ["evaluation.autoattack_epsilon=0.1", "evaluation.fgsm_epsilon=0.1"]
     found = measured(trainer, *settings)["plain"]["attacks"]
     assert found["autoattack"] == found["fgsm"]

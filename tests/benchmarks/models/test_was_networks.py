@@ -222,9 +222,9 @@ def test_tiny_network(name: str) -> None:
         loss = method.backward(F.cross_entropy, x, y)
         assert deviation(loss, arrays[f"loss_shadow{number}"]) < 1e-9
         gradients(f"grad{number}")
+        expected = coefficients(info, arrays, f"grad{number}")
+        assert deviation(method.coefficients.grad, expected) < 1e-9
         if number == 0:
-            expected = coefficients(info, arrays, "grad0")
-            assert deviation(method.coefficients.grad, expected) < 1e-9
             buffers = dict(model.named_buffers())
             for key in (key for key in arrays if key.startswith("buffer_after_shadow0/")):
                 buffer = buffers[our_name(key.removeprefix("buffer_after_shadow0/"))]
