@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from benchmarks.errors import UserError
 from benchmarks.models.external import build
+from weightaug.was import shadow_layers
 
 
 @pytest.mark.parametrize(("name", "patch"), [("swin_t", 2), ("convnext_tiny", 1)])
@@ -24,6 +25,7 @@ def test_swin_and_convnext_train_on_8x8_digits(name: str, patch: int) -> None:
     assert all(g is not None and g.isfinite().all() for g in gradients)
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     assert (first.in_channels, first.kernel_size, first.stride) == (1, (patch, patch), (patch, patch))
+    assert shadow_layers(model)
 
 
 def test_resnet_stem_follows_the_image() -> None:
