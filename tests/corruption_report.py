@@ -164,7 +164,8 @@ def report(images: Tensor, few: int) -> str:
         f"## In distribution, each with its own random numbers ({len(images)} images)",
         "Each cell: this suite from the reference / a second run of the reference from its first. Mean and standard "
         "deviation in levels of 0 to 255; spectrum: mean |log10| of the ratio of the powers of what was added, by "
-        "frequency; histogram: largest difference of the channels' cumulative histograms.",
+        "frequency; histogram: largest difference of the channels' cumulative histograms. frost draws one of five "
+        "photographs for each image: of so few images its mean is the chance of that draw.",
         table_of(
             "| type | severity | mean | standard deviation | spectrum | histogram |",
             lambda: own_numbers(images),

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.data.corruptions.folder import make_copy
     from benchmarks.runtime import Runtime
 
-    settings, types = _settings(options)
     device = Runtime(device=options.device).resolve_device()
+    settings, types = _settings(options)
     source, out = Path(options.source), Path(options.out)
     steps = make_copy(source, out, settings, types, sorted(set(options.severities)), device)
     outcome = _followed(steps)
