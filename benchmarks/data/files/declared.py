@@ -78,9 +78,7 @@ class FileSet:
     accepted: dict[str, list[int]] = field(
         default_factory=dict
     )  # class folder -> the ImageNet labels it stands for
-    squashed: bool = (
-        False  # tested on squashed to a square, not on the central square; see benchmarks/data/shifted.py
-    )
+    squashed: bool = False  # to a square before its middle is cut out; see benchmarks/data/shifted.py
 
     @property
     def sets(self) -> dict[str, str]:
