@@ -157,6 +157,9 @@ class Evaluation:
     :mod:`benchmarks.evaluation.official`. The rest of the measurements stays what it is, so that one run reports both
     the official figures and the corrected ones (``batch_norm=reestimated``).
 
+    ``shifted``: published sets of other images of ImageNet's classes, by their names in the config group ``files``,
+    such as ``imagenet_a``; in any order. See :mod:`benchmarks.data.shifted`.
+
     ``<attack>_epsilon``: how far an attack may move a pixel on the scale 0 to 1; null: it is not run. See
     :mod:`benchmarks.evaluation.attacks`.
     """
@@ -165,6 +168,7 @@ class Evaluation:
     batch_size: int = 512
     ece_bins: int = 15
     corruptions: bool = True
+    shifted: list[str] = field(default_factory=list)
     official_was: bool = False
     fgsm_epsilon: float | None = None
     pgd_epsilon: float | None = None
@@ -172,8 +176,17 @@ class Evaluation:
     pgd_step_size: float | None = None  # null: 2.5 epsilon / steps
     autoattack_epsilon: float | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shifted", sorted(set(self.shifted)))  # the order is no part of the id
+
     def check(self) -> None:
         _choice("evaluation.batch_norm", self.batch_norm, BATCH_NORM)
+        if self.shifted:
+            from benchmarks.data.files.declared import shifted_names
+
+            known = tuple(shifted_names())
+            for name in self.shifted:
+                _choice("evaluation.shifted", name, known)
         if self.batch_size < 1 or self.ece_bins < 1 or self.pgd_steps < 1:
             raise UserError("evaluation.batch_size, ece_bins and pgd_steps must be at least 1")
         for name in ("fgsm_epsilon", "pgd_epsilon", "autoattack_epsilon", "pgd_step_size"):

@@ -44,14 +44,18 @@ class Preparation:
     Args:
         side: pixels of the shorter side. Without a crop, smaller images stay as they are, and 0 leaves all so.
         crop: side of the central square that is cut out then; 0: none.
+        squash: resize every image to ``side`` x ``side`` whatever its shape.
     """
 
     side: int
     crop: int = 0
+    squash: bool = False
 
     def __call__(self, image: Image.Image) -> Image.Image:
         shorter = min(image.size)
-        if self.side and (shorter > self.side or (self.crop and shorter != self.side)):
+        if self.squash:
+            image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        elif self.side and (shorter > self.side or (self.crop and shorter != self.side)):
             size = [length * self.side // shorter for length in image.size]
             image = image.resize((size[0], size[1]), Image.Resampling.BICUBIC)
         if self.crop:

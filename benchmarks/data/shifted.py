@@ -1,7 +1,8 @@
 """Published test images that are not corruptions of the test set: ImageNet-A, -R, -Sketch, -D, Cartoon, Drawing, Hard.
 
-Their images are of various sizes, so what is given here is a listing for a loader that reads from disk, with what
-counts as right.
+Their images are of various sizes, so they are streamed from disk. As in the DAMP authors' evaluation, ImageNet-A, -D
+and -Sketch are squashed to 256 x 256 (bicubic), of which the central 224 x 224 pixels are seen; of the others, as of
+ImageNet's own test images, the shorter side becomes 256. The authors' code has nothing on -R and -Hard.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.data.files.declared import FileSet, file_set
+from benchmarks.data.dataset import ImageSet, Source
+from benchmarks.data.files.declared import SHIFTED_LAYOUTS, FileSet, file_set, shifted_names
+from benchmarks.data.files.fetch import ensure
+from benchmarks.data.image_cache import Preparation
 from benchmarks.data.image_folder import Listing, list_classes, named
-from benchmarks.data.imagenet import imagenet_classes
+from benchmarks.data.imagenet import RESIZE, ImageNet, imagenet_classes
+from benchmarks.data.streaming import stream
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.runtime import DATA_VARIABLE
 
@@ -32,31 +37,70 @@ class ShiftedSet:
     accepted: Tensor
     outputs: Tensor | None
 
-    def right(self, logits: Tensor, chosen: Tensor) -> Tensor:
-        """Whether the highest output is right, bool [B], for ``logits`` [B, 1000] of the images ``chosen`` [B]."""
-        if self.outputs is not None:
-            logits = logits[:, self.outputs.to(logits.device)]
-        best = logits.argmax(1).cpu()
-        if self.outputs is not None:
-            best = self.outputs[best]
-        return (self.accepted[chosen.cpu()] == best[:, None]).any(1)
+
+@dataclass(frozen=True)
+class ShiftedImages:
+    """A :class:`ShiftedSet` that is open: its images, and ``accepted`` and ``outputs`` on the same device."""
+
+    images: ImageSet
+    accepted: Tensor
+    outputs: Tensor | None
+
+    def to(self, device: str) -> ShiftedImages:
+        outputs = None if self.outputs is None else self.outputs.to(device)
+        return ShiftedImages(self.images.to(device), self.accepted.to(device), outputs)
+
+
+def check_shifted(names: list[str], source: Source) -> None:
+    """Raise a :class:`UserError` if a model of this data set can't be tested on the sets ``names``."""
+    if not names:
+        return
+    if source.files != ImageNet.files:
+        raise UserError(
+            f"evaluation.shifted={names}: these images show ImageNet's classes, which this data set does not have; "
+            "choose dataset=imagenet or leave evaluation.shifted empty"
+        )
+    if source.split != "test":
+        raise UserError(f"evaluation.shifted={names} are test images: they need dataset.split=test")
+
+
+def missing_shifted(names: list[str], root: Path) -> list[str]:
+    """For each set that is not all there, one line: what is missing, where it should be and how to get it."""
+    problems = [file_set(name).missing(root, DATA_VARIABLE) for name in names]
+    return [problem for problem in problems if problem]
+
+
+def open_shifted(names: list[str], source: Source, root: Path, download: bool) -> dict[str, ShiftedImages]:
+    """All sets of ``names``, prepared for a model of ``source``; decodes what is not in its cache yet.
+
+    Raises:
+        UserError: see :func:`check_shifted`, :func:`shifted_sets` and :class:`benchmarks.data.image_cache.ImageCache`.
+    """
+    check_shifted(names, source)
+    size, opened = source.image_size, {}
+    for name in names:
+        ensure(file_set(name), root, download)
+        preparation = Preparation(RESIZE, crop=size, squash=file_set(name).squashed)
+        for part, found in shifted_sets(name, root).items():
+            images = stream(found.listing, source.cache, size, preparation)
+            opened[part] = ShiftedImages(images, found.accepted, found.outputs)
+    return opened
 
 
 def shifted_sets(name: str, root: Path) -> dict[str, ShiftedSet]:
-    """The parts of a published set: one called like its folder, for ImageNet-D three.
+    """The sets of a published one by their names: itself, for ImageNet-D ``imagenet_d.background`` and two more.
 
     Raises:
         UserError: unknown or missing set, class folders or labels that are not those of the set.
     """
     files = file_set(name)
-    if files.layout not in ("classes", "labelled"):
-        raise unknown_name("set of shifted test images", name, [])
+    if files.layout not in SHIFTED_LAYOUTS:
+        raise unknown_name("set of shifted test images", name, shifted_names())
     absent = files.missing(root, DATA_VARIABLE)
     if absent:
         raise UserError(absent)
     read = _by_class if files.layout == "classes" else _by_list
-    parts = [part for download in files.downloads for part in download.parts]
-    return {part.rpartition("/")[2]: read(files, root / part) for part in parts}
+    return {part: read(files, root / folder) for part, folder in files.sets.items()}
 
 
 def _by_class(files: FileSet, folder: Path) -> ShiftedSet:

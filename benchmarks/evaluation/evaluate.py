@@ -1,10 +1,13 @@
-"""Everything that is measured on a trained model: clean and corrupted, in each of the method's inference modes."""
+"""Everything that is measured on a trained model, in each of the method's inference modes.
+
+Clean, corrupted and attacked test images, and sets of other images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,9 +17,10 @@ from benchmarks.cell import Cell
 from benchmarks.data.corrupted import PublishedCorruptions
 from benchmarks.data.corruptions import SEVERITIES, Table, corrupt, without_missing
 from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
+from benchmarks.data.shifted import ShiftedImages
 from benchmarks.evaluation.attacks import attacks
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
-from benchmarks.evaluation.metrics import per_example, summarise
+from benchmarks.evaluation.metrics import per_accepted_example, per_example, summarise
 from weightaug.method import Method
 from weightaug.random import derive_seed
 
@@ -30,11 +34,12 @@ Corrupted = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class EvaluationImages:
-    """The test images, clean and with every corruption of every severity."""
+    """The test images, clean and with every corruption of every severity, and the sets of other images."""
 
     clean: ImageSet
     corrupted: dict[tuple[str, int], Corrupted]
     origins: dict[str, str]  # type of corruption -> generated or published
+    shifted: Mapping[str, ShiftedImages] = field(default_factory=dict)
 
     @classmethod
     def make(
@@ -43,6 +48,7 @@ class EvaluationImages:
         data: DataSet,
         corruptions: bool = True,
         published: PublishedCorruptions | None = None,
+        shifted: Mapping[str, ShiftedImages] | None = None,
     ) -> EvaluationImages:
         """With ``corruptions``, the ``published`` ones, or else the source's, generated."""
         test = data.test
@@ -60,7 +66,7 @@ class EvaluationImages:
         if isinstance(test, Images) and test.images.nbytes * len(corrupted) <= KEPT_BYTES:
             everything = torch.arange(len(test))
             corrupted = {key: _kept(made(test.images, everything)) for key, made in corrupted.items()}
-        return cls(test, corrupted, origins)
+        return cls(test, corrupted, origins, shifted or {})
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The clean images once: (uint8 [n, C, H, W], labels [n], places [n])."""
@@ -83,7 +89,7 @@ def _kept(whole: Tensor) -> Corrupted:
 
 
 def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
-    """The ``metrics`` of a card: for each mode the clean, corrupted and attacked measurements, raw."""
+    """The ``metrics`` of a card: for each mode the clean, corrupted, attacked and shifted measurements, raw."""
     method.model.eval()
     measured = {}
     for mode in method.modes:
@@ -91,6 +97,10 @@ def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) 
             measured[mode] = _passive(cell, method, mode, data, sets)
             if attacked := _attacked(cell, method, mode, data, sets):
                 measured[mode]["attacks"] = attacked
+            if sets.shifted:  # last, so that what a method draws for the others is the same without them
+                measured[mode]["shifted"] = {
+                    name: _shifted(cell, method, mode, data, found) for name, found in sets.shifted.items()
+                }
     return measured
 
 
@@ -126,6 +136,16 @@ def _attacked(cell: Cell, method: Method, mode: str, data: DataSet, sets: Evalua
             examples.append(per_example(predicted.float(), labels))
         measured[name] = {**parameters, **summarise(torch.cat(examples, 1), cell.evaluation.ece_bins)}
     return measured
+
+
+def _shifted(cell: Cell, method: Method, mode: str, data: DataSet, found: ShiftedImages) -> dict[str, Any]:
+    """One set of other images in one pass."""
+    order, size = torch.arange(len(found.images)), cell.evaluation.batch_size
+    examples = []
+    for (images, _), accepted in zip(found.images.read(order, size), found.accepted.split(size), strict=True):
+        predicted = method.predict(data.normalise(images), mode)
+        examples.append(per_accepted_example(predicted.float(), accepted, found.outputs))
+    return summarise(torch.cat(examples, 1), cell.evaluation.ece_bins)
 
 
 def _batch_norm(cell: Cell, method: Method, mode: str, data: DataSet) -> AbstractContextManager[Any]:

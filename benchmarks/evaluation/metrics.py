@@ -77,14 +77,45 @@ def per_example(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
+@torch.no_grad()
+def per_accepted_example(logits: Tensor, accepted: Tensor, outputs: Tensor | None = None) -> Tensor:
+    """As :func:`per_example`, where several labels may be right or some outputs do not compete.
+
+    Wrong: the highest of the competing outputs is not accepted; not among the first three: none of the three highest
+    is. Likelihood and confidence are defined only where each image has one label and all outputs compete; anywhere
+    else they are left out: float64 [2, N] in the place of [5, N].
+
+    Args:
+        logits: [N, classes].
+        accepted: the labels that are right, int64 [N, K], filled up with -1.
+        outputs: the outputs that compete, int64 [M]; None: all.
+    """
+    if outputs is None and accepted.shape[1] == 1:
+        return per_example(logits, accepted[:, 0])
+    competing = logits if outputs is None else logits[:, outputs]
+    finite = competing.isfinite().all(dim=1)
+    best = torch.cat(
+        [competing.argmax(1, keepdim=True), competing.topk(min(3, competing.shape[1])).indices], 1
+    )
+    labels = best if outputs is None else outputs[best]
+    right = (labels[:, :, None] == accepted[:, None, :]).any(dim=2) & finite[:, None]
+    return torch.stack([~right[:, 0], ~right.any(dim=1)]).double()
+
+
 def summarise(examples: Tensor, bins: int = 15) -> dict[str, float]:
-    """The measurements of a test set from those of its examples, see :func:`measure` and :func:`per_example`."""
-    wrong, beyond, nll, confidence, correct = examples
-    finite = not bool(confidence.isnan().any())
-    return {
+    """The measurements of a test set from those of its examples, see :func:`measure` and :func:`per_example`.
+
+    Without nll and ece for the examples of :func:`per_accepted_example` that have none.
+    """
+    wrong, beyond, *likelihood = examples
+    measured = {
         "n": examples.shape[1],
         "error": 100 * float(wrong.mean()),
         "top3_error": 100 * float(beyond.mean()),
-        "nll": float(nll.mean()),
-        "ece": _calibration_gap(confidence, correct, bins) if finite else float("nan"),
     }
+    if likelihood:
+        nll, confidence, correct = likelihood
+        finite = not bool(confidence.isnan().any())
+        measured["nll"] = float(nll.mean())
+        measured["ece"] = _calibration_gap(confidence, correct, bins) if finite else float("nan")
+    return measured

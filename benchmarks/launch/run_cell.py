@@ -14,6 +14,7 @@ import torch
 from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
 from benchmarks.data.dataset import DataSet, Source
+from benchmarks.data.shifted import ShiftedImages, check_shifted, missing_shifted, open_shifted
 from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
@@ -37,7 +38,8 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     """
     check_installed(cell.evaluation)
     source = _source(cell, runtime)
-    problem = None if runtime.download else source.missing(runtime.data_folder)
+    check_shifted(cell.evaluation.shifted, source)
+    problems = [] if runtime.download else _missing(cell, source, runtime)
     model, method = build(cell, source, "cpu")
     build_optimizer(cell.recipe, model, method.parameters())
     copies = cell.method.arguments.get("sub_batches", 1)
@@ -45,15 +47,23 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         raise UserError(
             f"recipe.batch_size={cell.recipe.batch_size} is less than method.sub_batches={copies}; raise it"
         )
-    if problem:
-        return [problem]
+    if problems:
+        return problems
     examples = len(_load(cell, source, runtime).train)
     schedule(cell.recipe, examples)
     if copies > examples:
         raise UserError(
             f"{cell.dataset.name} has {examples} training images, fewer than method.sub_batches={copies}"
         )
+    _shifted(cell, source, runtime)
     return []
+
+
+def _missing(cell: Cell, source: Source, runtime: Runtime) -> list[str]:
+    """What of the cell's data is not there, one line for each set."""
+    root = runtime.data_folder
+    own = source.missing(root)
+    return [*([own] if own else []), *missing_shifted(cell.evaluation.shifted, root)]
 
 
 def run_cell(
@@ -162,9 +172,16 @@ def _load(cell: Cell, source: Source, runtime: Runtime) -> DataSet:
     return _kept("data", cell, lambda: source.load(runtime.data_folder, runtime.download))
 
 
+def _shifted(cell: Cell, source: Source, runtime: Runtime) -> dict[str, ShiftedImages]:
+    """The cell's sets of other images, likewise."""
+    names, root = cell.evaluation.shifted, runtime.data_folder
+    return _kept("shifted", cell, lambda: open_shifted(names, source, root, runtime.download))
+
+
 def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[DataSet, EvaluationImages]:
-    """The data set on ``device`` and its test images, clean and corrupted."""
+    """The data set on ``device`` and its test images, clean and corrupted, and other images."""
     data = _load(cell, source, runtime)
+    shifted = _shifted(cell, source, runtime)
     on_device = _kept(device, cell, lambda: data.to(device))
     images = _kept(
         "corrupted",
@@ -174,16 +191,16 @@ def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[Da
             on_device,
             cell.evaluation.corruptions,
             source.published(runtime.data_folder, on_device.test.labels),
+            {name: found.to(device) for name, found in shifted.items()},
         ),
     )
     return on_device, images
 
 
 def _kept(what: str, cell: Cell, make: Callable[[], T]) -> T:
-    dataset = cell.dataset
-    key = json.dumps(
-        [dataset.name, dataset.arguments, dataset.content, cell.evaluation.corruptions], sort_keys=True
-    )
+    dataset, evaluation = cell.dataset, cell.evaluation
+    settings = [dataset.name, dataset.arguments, dataset.content, evaluation.corruptions, evaluation.shifted]
+    key = json.dumps(settings, sort_keys=True)
     if _loaded.get("key") != key:
         _loaded.clear()
         _loaded["key"] = key

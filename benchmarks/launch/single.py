@@ -44,7 +44,8 @@ def run(overrides: Sequence[str]) -> int:
         note(f"{cell.label}: finished before, nothing to do")
     for mode, metrics in (card["metrics"] or {}).items():
         named = {"corrupted error": measure(card, "corrupted.error", mode)}
-        named |= {f"{name} error": values["error"] for name, values in metrics.get("attacks", {}).items()}
+        for group in ("attacks", "shifted"):
+            named |= {f"{name} error": values["error"] for name, values in metrics.get(group, {}).items()}
         named["official (training mode, best epoch on test)"] = measure(card, "official.error", mode)
         further = [f", {name} {error:.2f} %" for name, error in named.items() if error is not None]
         print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{''.join(further)}")

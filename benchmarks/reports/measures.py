@@ -6,6 +6,8 @@
     severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs
     type.NAME.KEY       mean over the severities of one corruption type
     attack.NAME.KEY     under an attack: fgsm, pgd, autoattack
+    shifted.NAME.KEY    on a set of other images, such as imagenet_a or imagenet_d.texture; None for nll and ece where
+                        they are not defined, see :mod:`benchmarks.results.card`
     official.error      the least clean test error of all epochs by the WAS authors' protocol, in training mode
                         and chosen on the test set; None without evaluation.official_was
     cost.NAME           a number of the card's cost, e.g. cost.seconds_per_epoch
@@ -15,6 +17,7 @@ None where it was not measured. The formulas are in :mod:`benchmarks.reports.agg
 
 from __future__ import annotations
 
+from benchmarks.data.files.declared import file_set, shifted_names
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.reports.aggregates import GROUPS, by_severity, by_type, mean
 from benchmarks.results.card import ATTACKS, COSTS, MEASURED, Card
@@ -26,8 +29,8 @@ WORST = {"error": 100.0, "top3_error": 100.0, "ece": 1.0}
 
 def check_metric(path: str, where: str) -> None:
     """Raise a :class:`UserError` unless ``path`` is a metric path; ``where`` names its place."""
-    parts = path.split(".")
-    lengths = {"clean": 2, **dict.fromkeys(GROUPS, 2), "severity": 3, "type": 3, "attack": 3}
+    parts = _parts(path)
+    lengths = {"clean": 2, **dict.fromkeys(GROUPS, 2), "severity": 3, "type": 3, "attack": 3, "shifted": 3}
     lengths |= {"cost": 2, "official": 2}
     if parts[0] not in lengths:
         raise unknown_name(
@@ -42,6 +45,16 @@ def check_metric(path: str, where: str) -> None:
         raise UserError(f"{where}: the metric {path!r} needs a severity from 0 to {SEVERITIES[-1]}")
     if parts[0] == "attack" and parts[1] not in ATTACKS:
         raise unknown_name(f"attack in {where}:", parts[1], ATTACKS)
+    if parts[0] == "shifted":
+        sets = [name for group in shifted_names() for name in file_set(group).sets]
+        if parts[1] not in sets:
+            raise unknown_name(f"set of shifted images in {where}:", parts[1], sets)
+
+
+def _parts(path: str) -> list[str]:
+    """What the dots of a path divide; the name of a set of shifted images may have one itself."""
+    kind, *rest = path.split(".")
+    return [kind, ".".join(rest[:-1]), rest[-1]] if kind == "shifted" and len(rest) > 2 else [kind, *rest]
 
 
 def measure(card: Card, path: str, mode: str = "plain") -> float | None:
@@ -49,7 +62,7 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
 
     A run that diverged has no metrics, but it has a cost.
     """
-    kind, *rest = path.split(".")
+    kind, *rest = _parts(path)
     if kind == "cost":
         number = card["cost"].get(rest[0])
         return None if number is None else float(number)
@@ -63,9 +76,9 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
     metrics, key = card["metrics"][mode], rest[-1]
     if kind == "clean" or (kind, rest[0]) == ("severity", "0"):
         return float(metrics["clean"][key])
-    if kind == "attack":
-        attacked = metrics.get("attacks", {}).get(rest[0])
-        return None if attacked is None else float(attacked[key])
+    if kind in ("attack", "shifted"):
+        measured = metrics.get({"attack": "attacks"}.get(kind, kind), {}).get(rest[0], {})
+        return float(measured[key]) if key in measured else None
     if not metrics["corrupted"]:
         return None
     if kind == "severity":

@@ -4,12 +4,18 @@
     id          content hash of the cell, also the file's name
     status      "finished" or "diverged"
     cell        the full config: method, model, dataset, recipe, evaluation, protocol, scale, seed
-    metrics     {mode: {"clean": M, "corrupted": {type: M5}, "attacks": {name: M and the attack's parameters}}};
-                null where the run diverged. mode is "plain", for WAS also "shadow"; without attacks the key is
-                left out. Parameters: "epsilon" (largest change of a pixel on the scale 0 to 1), for PGD also
-                "steps" and "step_size".
+    metrics     {mode: {"clean": M, "corrupted": {type: M5}, "attacks": {name: M and the attack's parameters},
+                "shifted": {set: S}}}; null where the run diverged. mode is "plain", for WAS also "shadow"; without
+                attacks or sets of shifted images the key is left out. Parameters: "epsilon" (largest change of a
+                pixel on the scale 0 to 1), for PGD also "steps" and "step_size".
                 M  = {"n": int, "error": %, "top3_error": %, "nll": nats, "ece": fraction}
                 M5 = the same keys but "n", each a list over severities 1..5
+                S  = {"n", "error", "top3_error"} as in M, of images that may have several accepted labels: an image
+                is right if the highest of the competing outputs is accepted, and right among the first three if
+                one of the three highest is. All 1,000 outputs compete, for imagenet_a and imagenet_r their 200
+                classes'. "nll" and "ece" are there, both, only where every image of the set has exactly one
+                accepted label and all outputs compete; elsewhere neither is defined. The parts of ImageNet-D are
+                sets of their own (imagenet_d.background, ...); the images are the published ones
     corrupted_images  {type: "generated" | "published"}: where the corrupted test images came from (not in older
                 cards: generated)
     diverged_at {"epoch", "step"} or null
@@ -89,6 +95,9 @@ def _check_numbers(card: Card) -> None:
             _numbers(key, metrics["clean"][key])
         for values in metrics.get("attacks", {}).values():
             _numbers("attacks", *(values[key] for key in ("n", "epsilon", *MEASURED)))
+        for name, values in metrics.get("shifted", {}).items():
+            likelihood = ("nll", "ece") if values.keys() & {"nll", "ece"} else ()
+            _numbers(name, *(values[key] for key in ("n", "error", "top3_error", *likelihood)))
     for entry in card["curve"]:
         _numbers("curve", entry["epoch"], entry["step"], entry["lr"], entry["loss"])
     for key in COSTS:

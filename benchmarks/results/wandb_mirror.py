@@ -93,8 +93,9 @@ class Mirror:
             rows = []
             for mode, metrics in (card["metrics"] or {}).items():
                 summary |= {f"{mode}/clean/{key}": value for key, value in metrics["clean"].items()}
-                for name, values in metrics.get("attacks", {}).items():
-                    summary |= {f"{mode}/{name}/{key}": value for key, value in values.items()}
+                for group in ("attacks", "shifted"):
+                    for name, values in metrics.get(group, {}).items():
+                        summary |= {f"{mode}/{name}/{key}": value for key, value in values.items()}
                 rows.append([mode, "none", 0, metrics["clean"]["error"]])
                 for name, values in metrics["corrupted"].items():
                     rows += [

@@ -14,6 +14,9 @@ from benchmarks.data.files.checks import NAMES
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.typed import build, read_yaml
 
+SHIFTED_LAYOUTS = ("classes", "labelled")
+"""Of sets of test images that are no corruptions of others."""
+
 
 @dataclass(frozen=True)
 class Download:
@@ -75,6 +78,15 @@ class FileSet:
     accepted: dict[str, list[int]] = field(
         default_factory=dict
     )  # class folder -> the ImageNet labels it stands for
+    squashed: bool = False  # to a square before its middle is cut out; see benchmarks/data/shifted.py
+
+    @property
+    def sets(self) -> dict[str, str]:
+        """The sets of shifted images in it and where they lie: ``imagenet_a``, or ``imagenet_d.texture`` of several."""
+        parts = [part for download in self.downloads for part in download.parts]
+        if len(parts) == 1:
+            return {self.name: parts[0]}
+        return {f"{self.name}.{part.rpartition('/')[2]}": part for part in parts}
 
     def absent(self, root: Path) -> dict[str, list[str]]:
         """By download, which of its parts are not below ``root``. Empty where everything is there."""
@@ -119,3 +131,8 @@ def file_set(name: str) -> FileSet:
                     f"files/{name}.yaml: {kind} {value!r} of {download.file} is not {digits} digits"
                 )
     return declared
+
+
+def shifted_names() -> list[str]:
+    """The declared sets of test images that are no corruptions of others: what ``evaluation.shifted`` may name."""
+    return [name for name in registry.entries("files") if file_set(name).layout in SHIFTED_LAYOUTS]

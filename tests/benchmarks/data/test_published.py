@@ -19,8 +19,9 @@ from benchmarks.data.corrupted import PublishedCorruptions, sets_of, types_of
 from benchmarks.data.dataset import Images
 from benchmarks.data.digits import Digits
 from benchmarks.data.imagenet import imagenet_classes
-from benchmarks.data.shifted import shifted_sets
+from benchmarks.data.shifted import ShiftedSet, shifted_sets
 from benchmarks.errors import UserError
+from benchmarks.evaluation.metrics import per_accepted_example
 
 TYPES = ("contrast", "gaussian_noise")
 
@@ -258,11 +259,15 @@ def _classes(folder: Path, names: tuple[str, ...], per_class: int = 1) -> None:
             (folder / name / f"{number}.jpg").touch()
 
 
+def _errors(found: ShiftedSet, logits: torch.Tensor, chosen: list[int]) -> list[float]:
+    return per_accepted_example(logits, found.accepted[chosen], found.outputs)[0].tolist()
+
+
 @pytest.mark.parametrize(("name", "folder"), [("imagenet_a", "imagenet-a"), ("imagenet_r", "imagenet-r")])
 def test_sets_of_200_classes_let_those_compete_alone(tmp_path: Path, name: str, folder: str) -> None:
     wnids = imagenet_classes(name[-1])
     _classes(tmp_path / folder, wnids, per_class=2)
-    found = shifted_sets(name, tmp_path)[folder]
+    found = shifted_sets(name, tmp_path)[name]
     assert len(found.listing) == 400
     label = imagenet_classes().index(wnids[3])
     assert found.accepted[6].tolist() == [label]
@@ -271,19 +276,19 @@ def test_sets_of_200_classes_let_those_compete_alone(tmp_path: Path, name: str, 
     logits[0, next(i for i, wnid in enumerate(imagenet_classes()) if wnid not in wnids)] = (
         2.0  # does not compete
     )
-    assert found.right(logits, torch.tensor([6])).tolist() == [True]
-    assert found.right(logits, torch.tensor([8])).tolist() == [False]
+    assert _errors(found, logits, [6]) == [0]
+    assert _errors(found, logits, [8]) == [1]
 
 
 def test_imagenet_d_accepts_several_labels(tmp_path: Path) -> None:
     for part in ("background", "material", "texture"):
         _classes(tmp_path / "ImageNet-D" / part, ("chair", "mug"))
     parts = shifted_sets("imagenet_d", tmp_path)
-    assert list(parts) == ["background", "material", "texture"]
-    found = parts["texture"]
+    assert list(parts) == ["imagenet_d.background", "imagenet_d.material", "imagenet_d.texture"]
+    found = parts["imagenet_d.texture"]
     assert found.accepted.tolist() == [[423, 559, 765], [504, -1, -1]]
     logits = torch.eye(1000)[[765, 765]]
-    assert found.right(logits, torch.tensor([0, 1])).tolist() == [True, False]
+    assert _errors(found, logits, [0, 1]) == [0, 1]
     _classes(tmp_path / "ImageNet-D/texture", ("unicorn",))
     with pytest.raises(UserError, match="unicorn is not a class of imagenet_d"):
         shifted_sets("imagenet_d", tmp_path)
@@ -294,7 +299,7 @@ def test_imagenet_hard_is_listed_by_its_labels(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "1.jpg").touch()
     (folder / "labels.json").write_text(json.dumps({"1.jpg": [7, 8]}))
-    assert shifted_sets("imagenet_hard", tmp_path)["imagenet-hard"].accepted.tolist() == [[7, 8]]
+    assert shifted_sets("imagenet_hard", tmp_path)["imagenet_hard"].accepted.tolist() == [[7, 8]]
     for content, said in (
         ({"1.jpg": [7], "2.jpg": [1]}, "1 of 2 images that are not there: 2.jpg"),
         ({"1.jpg": [1000]}, "labels out of range"),

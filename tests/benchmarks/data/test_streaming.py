@@ -90,6 +90,22 @@ def test_test_images_are_resized_and_cropped_as_by_torchvision(folder: Path, tmp
         assert torch.equal(cache[index], reference(Image.open(folder / file).convert("RGB")))
 
 
+def test_squashed_images_lose_their_shape(folder: Path, tmp_path: Path) -> None:
+    listing = list_classes(folder)
+    cache = ImageCache(listing, Preparation(20, crop=16, squash=True), tmp_path, 0)
+    resized = transforms.Compose(
+        [
+            transforms.Resize((20, 20), transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(16),
+            transforms.PILToTensor(),
+        ]
+    )
+    for index, file in enumerate(listing.files):
+        assert torch.equal(cache[index], resized(Image.open(folder / file).convert("RGB")))
+    kept = ImageCache(listing, Preparation(20, crop=16), tmp_path, 0)
+    assert kept.folder != cache.folder and not torch.equal(kept[0], cache[0])
+
+
 def test_an_interrupted_build_goes_on_and_a_damaged_shard_is_made_again(folder: Path, tmp_path: Path) -> None:
     whole = ImageCache(list_classes(folder), PREPARED, tmp_path, 0)
     first, second = whole.shards[1], whole.shards[2]

@@ -60,3 +60,23 @@ def test_the_official_error_is_that_of_the_best_epoch() -> None:
     check_metric("official.error", "here")
     with pytest.raises(UserError, match=r"unknown metric in here: 'official\.nll'"):
         check_metric("official.nll", "here")
+
+
+def test_sets_of_shifted_images() -> None:
+    card = fake_card("vit", "was", 0)
+    assert measure(card, "shifted.imagenet_a.error") is None
+    few = {"n": 10, "error": 70.0, "top3_error": 30.0}
+    card["metrics"]["plain"]["shifted"] = {"imagenet_d.texture": few, "imagenet_sketch": {**few, "nll": 2.5}}
+    assert measure(card, "shifted.imagenet_d.texture.error") == 70.0
+    assert measure(card, "shifted.imagenet_d.texture.nll") is None
+    assert measure(card, "shifted.imagenet_sketch.nll") == 2.5
+    assert measure(card, "shifted.imagenet_d.texture.error", "shadow") is None
+    assert worst("shifted.imagenet_d.texture.top3_error") == 100
+    for path in ("shifted.imagenet_a.error", "shifted.imagenet_d.material.ece"):
+        check_metric(path, "here")
+    with pytest.raises(UserError, match=r"did you mean 'imagenet_d.texture'"):
+        check_metric("shifted.imagenet_d.textur.error", "here")
+    with pytest.raises(UserError, match="unknown set of shifted images"):  # its parts are not combined
+        check_metric("shifted.imagenet_d.error", "here")
+    with pytest.raises(UserError, match="needs 3 parts"):
+        check_metric("shifted.error", "here")
