@@ -16,7 +16,8 @@ from command_line import ROOT, CommandLine, Done
 
 from benchmarks import cli
 
-collect_ignore = [] if find_spec("timm") else ["weightaug/test_timm.py"]  # an extra
+EXTRAS = {"timm": "weightaug/test_timm.py", "pytorch_optimizer": "baselines/test_sam_pytorch_optimizer.py"}
+collect_ignore = [test for package, test in EXTRAS.items() if find_spec(package) is None]  # all are in [dev]
 
 
 @pytest.fixture(autouse=True, scope="session")
