@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 
-def padded(x: Tensor, dim: int, radius: int, border: str) -> Tensor:
-    """``x`` with ``radius`` more positions at both ends of ``dim``.
+def padded(x: Tensor, dim: int, radius: int | tuple[int, int], border: str) -> Tensor:
+    """``x`` with ``radius`` more positions at both ends of ``dim``, or so many before and so many after.
 
     ``border``: ``nearest`` = the last value is repeated (aaa|abc|ccc), ``symmetric`` = mirrored about the edge
     (cba|abc|cba), ``mirror`` = mirrored about the last value (dcb|abcd|cba).
     """
-    positions = torch.arange(-radius, x.shape[dim] + radius, device=x.device)
+    before, after = radius if isinstance(radius, tuple) else (radius, radius)
+    positions = torch.arange(-before, x.shape[dim] + after, device=x.device)
     return x.index_select(dim, reflected(positions, x.shape[dim], border))
 
 
@@ -128,11 +129,15 @@ def motion(x: Tensor, radius: int, sigma: float, degrees: Tensor) -> Tensor:
     angle = torch.deg2rad(degrees.double()).unsqueeze(1)
     along = torch.stack((len(taps) * angle.sin(), len(taps) * angle.cos()))
     steps = torch.ceil(taps * along / torch.hypot(along[0], along[1]) - 0.5).long()  # [2, N, taps]
-    reach = 2 * int(radius)
-    wide = padded(padded(x, 2, reach, "nearest"), 3, reach, "nearest").double()
-    everywhere = wide.unfold(2, height, 1).unfold(3, width, 1)
+    wide, corners = x, []
+    for dim, step in zip((2, 3), steps, strict=True):
+        step = step.clamp(1 - x.shape[dim], x.shape[dim] - 1)  # farther off there is but the border
+        before, after = max(0, -int(step.min())), max(0, int(step.max()))
+        wide = padded(wide, dim, (before, after), "nearest")
+        corners.append(step + before)
+    everywhere = wide.double().unfold(2, height, 1).unfold(3, width, 1)
     number = torch.arange(len(x), device=x.device)
-    top, left = (steps + reach).unbind(0)
+    top, left = corners
     blurred = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
     for tap, weight in enumerate(weights.tolist()):
         blurred += everywhere[number, :, top[:, tap], left[:, tap]].mul_(weight)
