@@ -176,7 +176,7 @@ class WeightCopies:
         try:
             output = trial.forward(weights, x)
         except Exception as error:
-            why = str(error)
+            why = str(error) or type(error).__name__
         trial.stacked = False
         try:
             expected = trial.forward(weights, x)
