@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from weightaug.method import Criterion, Method, backpropagate
@@ -19,7 +20,7 @@ class CorruptedSGD(Method):
 
     x' = g(x) for ``round(fraction * N)`` examples drawn without replacement, x for the others; one gradient
     on the union. Which examples are drawn, and the generator that ``corruption`` gets, are functions of
-    (seed, step). One forward and one backward pass.
+    (seed, step), and of the process's rank. One forward and one backward pass.
 
     Source: DAMP paper, Algorithm 2 (half of every batch); not in the authors' code, and the paper does not
     state the severity used in training.
@@ -51,11 +52,13 @@ class CorruptedSGD(Method):
 
     def corrupt(self, x: Tensor) -> Tensor:
         """The inputs of the current step: a copy of ``x`` with its random part corrupted."""
-        order = torch.randperm(len(x), generator=self.random.generator("cpu", self.step, "examples"))
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        key = (self.step, rank) if rank else (self.step,)  # else all processes would have the same noise
+        order = torch.randperm(len(x), generator=self.random.generator("cpu", *key, "examples"))
         chosen = order[: round(self.fraction * len(x))].to(x.device)
         if len(chosen) == 0:
             return x
-        corrupted = self.corruption(x[chosen], self.random.generator(x.device, self.step, "corruption"))
+        corrupted = self.corruption(x[chosen], self.random.generator(x.device, *key, "corruption"))
         if corrupted.shape != x[chosen].shape:
             shapes = f"{[*x[chosen].shape]} to {[*corrupted.shape]}"
             raise ValueError(f"the corruption changes the shape of its inputs from {shapes}; it must keep it")

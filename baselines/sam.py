@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,7 +51,7 @@ class _SharpnessAware(Method):
         random: RandomSource | None,
     ) -> None:
         super().__init__(model, seed=seed, random=random)
-        if not rho >= 0:
+        if not 0 <= rho < math.inf:
             raise ValueError(f"rho={rho} is no radius: use 0 or more")
         if not epsilon >= 0:
             raise ValueError(f"epsilon={epsilon} is negative: use 0 or more")

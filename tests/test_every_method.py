@@ -44,6 +44,9 @@ METHODS: dict[str, Make] = {
     "was-in-sam": lambda model: WAS(
         model, within=SAM(model, sub_batches=3), layers="stem|grouped", coefficient="one"
     ),
+    "was-in-damp": lambda model: WAS(
+        model, within=DAMP(model, sub_batches=3), layers="stem|grouped", coefficient="one"
+    ),
 }
 each = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 
@@ -241,19 +244,27 @@ def test_mixed_labels(make: Make) -> None:
 
 @each
 def test_autocast_and_scaled_loss(make: Make) -> None:
-    """bfloat16 on the CPU; a GradScaler whose scaled loss the criterion returns."""
-    full, lower, scaled = Run(make), Run(make), Run(make)
+    """bfloat16, and float16 with a GradScaler, whose scaled loss the criterion returns."""
+    full, lower, half, scaled = (Run(make) for _ in range(4))
     x, y = batch(6, dtype=torch.float32)
     full.method.backward(F.cross_entropy, x, y)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def scaled_loss(logits: Tensor, y: Tensor) -> Tensor:
+        return scaler.scale(F.cross_entropy(logits, y))
+
     with torch.autocast("cpu", torch.bfloat16):
         loss = lower.method.backward(F.cross_entropy, x, y)
     assert loss.isfinite()
+    with torch.autocast("cpu", torch.float16):
+        half.method.backward(scaled_loss, x, y)
+    scaler.unscale_(half.optimizer)
     scale = max(g.abs().max() for g in gradients(full.model).values())
-    for name, g in gradients(lower.model).items():
-        assert g.dtype == torch.float32
-        assert (g - gradients(full.model)[name]).abs().max() < 0.15 * scale
-    scaler = torch.amp.GradScaler("cpu")
-    scaled.method.backward(lambda logits, y: scaler.scale(F.cross_entropy(logits, y)), x, y)
+    for run in (lower, half):
+        for name, g in gradients(run.model).items():  # a unit that rounding switches on or off shows
+            assert g.dtype == torch.float32
+            assert (g - gradients(full.model)[name]).abs().max() < 0.15 * scale
+    scaled.method.backward(scaled_loss, x, y)
     scaler.unscale_(scaled.optimizer)
     torch.testing.assert_close(gradients(scaled.model), gradients(full.model), rtol=1e-3, atol=1e-5)
     scaler.step(scaled.optimizer)

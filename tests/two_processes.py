@@ -11,7 +11,7 @@ from small_networks import batch, gradients, mixed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from baselines import ASAM, SAM, SGD
+from baselines import ASAM, SAM, SGD, CorruptedSGD
 from weightaug import DAAP, DAMP, WAS, Method
 from weightaug.wrappers import distributed
 
@@ -48,6 +48,9 @@ def check(rank: int, rendezvous: str) -> None:
     compiled: Any = torch.compile(DistributedDataParallel(mixed()))  # compiles nothing before it is called
     assert list(DAMP(compiled, sub_batches=4).copies.numbers) == [2 * rank, 2 * rank + 1]
     assert isinstance(distributed(compiled), DistributedDataParallel)
+    corrupted = CorruptedSGD(nn.Flatten(), corruption=lambda x, generator: -x).corrupt(torch.ones(64))
+    torch.distributed.all_reduce(corrupted)
+    assert (corrupted == 0).any()  # examples that one process alone corrupts
     try:
         DAMP(DistributedDataParallel(mixed()), sub_batches=3)
     except ValueError as error:

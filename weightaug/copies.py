@@ -99,7 +99,7 @@ class WeightCopies:
         if copies > n:
             raise ValueError(
                 f"a batch of {n} cannot be split into {copies} sub-batches: "
-                f"use a larger batch or sub_batches <= {n}"
+                f"use a larger batch or sub_batches <= {n}, or leave out a small last batch"
             )
         return [n // copies + (m < n % copies) for m in range(copies)]
 
@@ -176,7 +176,7 @@ class WeightCopies:
         try:
             output = trial.forward(weights, x)
         except Exception as error:
-            why = str(error)
+            why = str(error) or type(error).__name__
         trial.stacked = False
         try:
             expected = trial.forward(weights, x)

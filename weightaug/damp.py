@@ -35,7 +35,7 @@ class _NoisyWeights(Method):
         random: RandomSource | None,
     ) -> None:
         super().__init__(model, seed=seed, random=random)
-        if not sigma >= 0:
+        if not 0 <= sigma < math.inf:
             raise ValueError(f"sigma={sigma} is no standard deviation: use 0 or more")
         if noise not in NOISES:
             raise ValueError(f"unknown noise {noise!r}; use one of {', '.join(NOISES)}")

@@ -70,7 +70,8 @@ class Method:
     A subclass implements ``_backward``. After every call the model's weights are bit-identical to before.
 
     Args:
-        model: the network to train. Its parameters receive the gradients.
+        model: the network to train. Its parameters receive the gradients; the objects that they are now, so put
+            new layers in first.
         seed: seed of the method's own randomness, ignored when ``random`` is given.
         random: where random numbers come from; replace it to inject noise and draws.
     """

@@ -19,16 +19,24 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from baselines import ASAM, SAM, SGD
+from baselines import ASAM, SAM, SGD, CorruptedSGD, Dropout
 from benchmarks.models import resnet
-from weightaug import DAAP, DAMP, Method
+from weightaug import DAAP, DAMP, WAS, Method
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 WIDTH, BATCH, PAIRS = (64, 128, 30) if GPU else (8, 128, 8)
 
+
+def noisier(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return x + 0.1 * torch.randn(x.shape, generator=generator, device=x.device)
+
+
 METHODS: dict[str, Callable[[nn.Module], Method]] = {
     "SGD": SGD,
+    "Dropout": Dropout,
+    "SGD on corrupted inputs": lambda model: CorruptedSGD(model, corruption=noisier),
+    "WAS": WAS,
     "DAMP, M = 1": lambda model: DAMP(model, sub_batches=1),
     "DAMP, M = 8": lambda model: DAMP(model, sub_batches=8),
     "DAAP, M = 8": lambda model: DAAP(model, sub_batches=8),
@@ -36,6 +44,7 @@ METHODS: dict[str, Callable[[nn.Module], Method]] = {
     "SAM, M = 8": lambda model: SAM(model, sub_batches=8),
     "ASAM, M = 1": lambda model: ASAM(model, sub_batches=1),
     "ASAM, M = 8": lambda model: ASAM(model, sub_batches=8),
+    "WAS in SAM, M = 8": lambda model: WAS(model, within=SAM(model, sub_batches=8)),
 }
 BARS = {"SGD": 1.03, "DAMP, M = 1": 1.10, "SAM, M = 1": 2.05, "ASAM, M = 1": 2.05}
 if GPU:

@@ -132,6 +132,7 @@ def test_presets_are_constructor_arguments(kind: Any, preset: str) -> None:
     ("kind", "options", "message"),
     [
         (SAM, {"rho": -0.05}, "rho=-0.05 is no radius: use 0 or more"),
+        (SAM, {"rho": float("inf")}, "rho=inf is no radius"),
         (SAM, {"epsilon": -1.0}, "epsilon=-1.0 is negative"),
         (SAM, {"statistics": "second"}, "unknown statistics 'second'; use first or both"),
         (

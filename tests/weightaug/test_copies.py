@@ -154,6 +154,8 @@ def test_other_layers(layer: Callable[[], nn.Module], shape: tuple[int, ...], n:
         ),
         lambda: torchvision.models.MobileNetV2(3, width_mult=0.25),
         lambda: torchvision.models.DenseNet(4, (2, 2), 8, num_classes=3),
+        lambda: torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], num_classes=3),
+        lambda: torchvision.models.MaxVit((32, 32), 8, 4, [8, 8], [1, 1], 4, 0.0, num_classes=3),
     ],
 )
 def test_torchvision_unchanged(build: Callable[[], nn.Module]) -> None:

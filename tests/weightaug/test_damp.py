@@ -158,6 +158,7 @@ def test_a_batch_that_does_not_divide_keeps_every_example() -> None:
     [
         (DAMP, {"sigma": -0.1}, "sigma=-0.1 is no standard deviation: use 0 or more"),
         (DAMP, {"sigma": float("nan")}, "sigma=nan"),
+        (DAMP, {"sigma": float("inf")}, "sigma=inf is no standard deviation"),
         (DAMP, {"noise": "laplace"}, "unknown noise 'laplace'; use one of gaussian"),
         (DAMP, {"perturb": "weights"}, "unknown group of parameters 'weights'"),
         (DAMP, {"sub_batches": 0}, "at least one sub-batch"),
