@@ -18,6 +18,7 @@ from benchmarks.data.dataset import DataSet, Images, Source
 from benchmarks.errors import UserError, one_line
 from benchmarks.registry import EXTERNAL, entries, lookup
 from weightaug.random import derive_seed
+from weightaug.stacking import StackingError
 from weightaug.was import shadow_layers
 
 BATCH = 8
@@ -157,6 +158,8 @@ def _training(cell: Cell, model: nn.Module, source: Source, device: str, batch: 
             steps.append(Step(sub_batches, training_cost(method, F.cross_entropy, x, y)))
         except ValueError as error:  # too few images for M sub-batches, or for BatchNorm
             raise UserError(f"a batch of {batch} is too small ({one_line(error)}); raise --batch") from error
+        except StackingError as error:
+            raise UserError(f"{cell.method.name} on {cell.model.name}: {one_line(error)}") from error
     return Training(cell.method.name, cell.method.arguments, batch, tuple(steps))
 
 

@@ -159,6 +159,28 @@ def test_counters_that_differ_are_an_error_that_says_where(
     assert "aten::tensordot 1" in done.stdout
 
 
+class Unstackable(nn.Module):
+    """Synchronised BatchNorm, and a product that M weight copies cannot do at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+        self.weight = nn.Parameter(torch.ones(10, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("nchw,oc->no", self.norm(x), self.weight)
+
+
+def test_a_method_that_the_network_cannot_take(
+    weightaug: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.models.resnet.build", lambda **_: Unstackable())
+    done = weightaug("cost", "model=resnet_tiny", "method=sam")
+    assert done.returncode == 2
+    assert done.stderr.startswith("weightaug: error: sam on resnet_tiny: einsum has no form")
+    assert "use batch_norm='separate' or sub_batches=1" in done.stderr
+
+
 BAD = [
     (["model=resnet18_cifr"], "did you mean 'resnet18_cifar'"),
     (["model=torchvision/swin_tt"], "did you mean swin_t"),
