@@ -98,7 +98,7 @@ def network_savings(
     rounds: int,
     devices: Sequence[str],
     note: Note,
-    least_seconds: float = 1.0,
+    least_seconds: float = 4.0,
 ) -> NetworkSavings:
     """Count and time the network that the overrides ``text`` describe.
 

@@ -159,7 +159,7 @@ def accuracy_grid(trade_off: TradeOff) -> Grid:
             _percent(point.share),
             plain(point.selection, 1),
             plain(point.confirmation, 1) + more,
-            signed(point.confirmation - mean.confirmation, 1) if point is not mean else "–",
+            signed(round(point.confirmation - mean.confirmation, 1) + 0.0, 1) if point is not mean else "–",
         ]
         for title, point, more in lines
     ]
