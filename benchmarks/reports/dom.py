@@ -30,7 +30,6 @@ from benchmarks.reports.sections import Grid
 from benchmarks.reports.text import flat
 from benchmarks.results.files import write_json, write_text
 
-
 BATCH = 128
 """The batch size of the authors' code."""
 
