@@ -30,6 +30,9 @@ from benchmarks.reports.sections import Grid
 from benchmarks.reports.text import flat
 from benchmarks.results.files import write_json, write_text
 
+BATCH = 128
+"""The batch size of the authors' code."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -61,6 +64,8 @@ def markdown(findings: Findings) -> str:
         counted=counted_grid(findings.networks),
         counts_agree=all(a == b for n in findings.networks for a, b in n.fvcore_macs.values()),
         latency=latency_grid(findings.networks),
+        papers_batch=BATCH in {x.batch for n in findings.networks for x in n.latencies},
+        batch=BATCH,
         rounds=sorted(
             {len(t.seconds) for n in findings.networks for x in n.latencies for t in x.timings.values()}
         ),

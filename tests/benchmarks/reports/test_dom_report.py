@@ -76,6 +76,7 @@ def test_every_number_is_in_the_text() -> None:
     assert "K has become negative in layer3.0.conv1" in text
     assert "memory 8 GiB" in text and "Rounds: 3." in text
     assert "trained on the images of the search too" not in text
+    assert "was not timed here" not in text
 
 
 def test_what_is_not_so_is_not_said() -> None:
@@ -88,6 +89,13 @@ def test_what_is_not_so_is_not_said() -> None:
     assert "Not measured (`--rounds 0`)" in text
     assert "K has become negative" not in text
     assert "trained on the images of the search too" in text
+
+
+def test_a_smaller_batch_is_told() -> None:
+    network = replace(FINDINGS.networks[0], latencies=(Latency("cpu", 16, TIMINGS),))
+    text = markdown(replace(FINDINGS, networks=(network,)))
+    assert "| cpu, batch 16<br>zero-filled / plain |" in text
+    assert "The authors' batch size, 128, was not timed here" in text
 
 
 def test_relation_to_the_published_figure() -> None:
