@@ -31,6 +31,10 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.cost.network_text import models_page, network_text, percent
     from benchmarks.terminal import warn
 
+    if options.batch is not None and (
+        options.all or not any(text.startswith("method=") for text in options.overrides)
+    ):
+        raise UserError("--batch is the size of a method's training step: name the method too (method=...)")
     costs = measure_all() if options.all else [measure(options.overrides, options.batch)]
     if options.json:
         content = [cost.as_dict() for cost in costs]

@@ -139,5 +139,5 @@ def check_budget(cost: DomCost, candidates: Mapping[str, Sequence[Draw]], budget
     if cost.share(cheapest) > budget:
         raise UserError(
             f"no draws cost as little as {budget:g} of the network's FLOPs: the least is "
-            f"{math.ceil(cost.share(cheapest) * 1e4) / 1e4:.4f}; raise the budget"
+            f"{math.ceil(cost.share(cheapest) * 1e4) / 1e4:.4f}; raise the budget (--budgets)"
         )

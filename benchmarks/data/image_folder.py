@@ -38,9 +38,14 @@ class Listing:
         return Listing(self.folder, self.classes, files, self.labels[chosen])
 
     def signature(self) -> list[tuple[str, int, int]]:
-        """(file, bytes, time of the last change) of every image: changes when a file does."""
-        stats = ((file, (self.folder / file).stat()) for file in self.files)
-        return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        """(path, bytes, time of the last change) of every image: changes when a file does, or is another's.
+
+        Files of two folders can agree in names, sizes and the times of change that an archive sets, so the path is
+        the whole one, and the time is the file system's own (ctime), which no program can set back.
+        """
+        folder = self.folder.resolve()
+        stats = ((f"{folder}/{file}", (folder / file).stat()) for file in self.files)
+        return [(path, stat.st_size, stat.st_ctime_ns) for path, stat in stats]
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None, below: str = "") -> Listing:

@@ -186,7 +186,7 @@ class Tensors(OwnData):
     def content(cls, cache: Path, *, path: str, **_: Any) -> dict[str, str]:
         file = _given(path, "tensors", "FILE")
         stat = file.stat()
-        signature = [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+        signature = [str(file.resolve()), stat.st_size, stat.st_ctime_ns]
         return {"path": _remembered(cache, signature, stat.st_size, lambda: digest(file, "sha256"))}
 
     def _parts(self, **options: Any) -> dict[str, Tensor]:
@@ -240,6 +240,11 @@ def _checked(path: Path, parts: dict[str, Tensor]) -> DataSet:
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(
             f"{path}: training images are {_words(train)}, test images {_words(test)}; they must agree"
+        )
+    if not len(train) or not len(test):
+        raise UserError(
+            f"{path} gives {len(train)} training and {len(test)} test images; give more of each class, or raise "
+            "dataset.test_share"
         )
     present = train.labels.unique()
     classes = int(present[-1]) + 1

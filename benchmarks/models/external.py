@@ -138,11 +138,11 @@ def _check_known(library: str, network: str, known: list[str]) -> None:
 
 def _shrink_stem(model: nn.Module, name: str, image_size: int, required: bool) -> None:
     path, first = _first(model, nn.Conv2d)
-    if first.kernel_size == (7, 7) and first.stride == (2, 2):
+    pool, plain = _stem_pool(model, path), type(first) is nn.Conv2d  # others may do more with their weights
+    if plain and pool and first.kernel_size == (7, 7) and first.stride == (2, 2):
         _replace(model, path, _like(first, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)))
-        pool, _ = _first(model, nn.MaxPool2d)
         _replace(model, pool, nn.Identity())
-    elif first.kernel_size == first.stride and not _tied_to_size(model):
+    elif plain and first.kernel_size == first.stride and not _tied_to_size(model):
         least = (
             1 if any(max(conv.kernel_size) > 1 for conv in _convolutions(model) if conv is not first) else 2
         )
@@ -151,6 +151,20 @@ def _shrink_stem(model: nn.Module, name: str, image_size: int, required: bool) -
             _replace(model, path, _like(first, kernel_size=(patch, patch), stride=(patch, patch)))
     elif required:
         raise UserError(f"{name} has no small stem; use stem=native, or a ResNet, DenseNet or ConvNeXt")
+
+
+def _stem_pool(model: nn.Module, conv: str) -> str | None:
+    """Path of the max-pool that belongs to the stem whose convolution is at ``conv``.
+
+    None where there is no plain one beside it, or above: some networks blur after their pool or pad before it, and
+    leaving a part of that in place would make another network than anybody means.
+    """
+    pools = [path for path, module in model.named_modules() if type(module) is nn.MaxPool2d]
+    parent = pools[0].rpartition(".")[0] if pools else None
+    if parent is None or not f"{conv}.".startswith(f"{parent}." if parent else ""):
+        return None
+    padded = any(isinstance(module, nn.ConstantPad2d) for module in model.get_submodule(parent).children())
+    return None if padded else pools[0]
 
 
 def _convolutions(model: nn.Module) -> list[nn.Conv2d]:

@@ -231,3 +231,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert done.stderr.startswith("weightaug: error: ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert said in done.stderr
+
+
+def test_a_batch_without_a_training_step_is_refused(weightaug: CommandLine) -> None:
+    done = weightaug("cost", "model=resnet_tiny", "--batch", "4")
+    assert done.returncode == 2 and "name the method too" in done.stderr

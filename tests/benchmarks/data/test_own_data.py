@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -294,3 +295,26 @@ def test_jpeg_photographs_are_read(photos: Path, tmp_path: Path) -> None:
         path.with_suffix(".JPG").write_bytes(packed.getvalue())
         path.unlink()
     assert len(Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path).train) == 24
+
+
+def test_folders_whose_files_agree_in_name_size_and_time_are_two(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        for label in range(2):
+            place = tmp_path / folder / f"c{label}"
+            place.mkdir(parents=True)
+            for number in range(6):
+                file = place / f"{number}.bmp"
+                _image(100 * (folder == "b") + 10 * label + number).save(file)
+                os.utime(file, (1e9, 1e9))
+    cache = tmp_path / "cache"
+    first, second = (Folder(path=str(tmp_path / name), cache=cache).load(tmp_path) for name in ("a", "b"))
+    assert not torch.equal(first.train.images, second.train.images)
+    assert Folder.content(cache, path=str(tmp_path / "a")) != Folder.content(cache, path=str(tmp_path / "b"))
+
+
+def test_one_image_a_class_leaves_nothing_to_test_on(tmp_path: Path) -> None:
+    for label in range(2):
+        (tmp_path / "one" / f"c{label}").mkdir(parents=True)
+        _image(label).save(tmp_path / "one" / f"c{label}" / "0.png")
+    with pytest.raises(UserError, match="2 training and 0 test images"):
+        Folder(path=str(tmp_path / "one"), cache=tmp_path / "cache")

@@ -107,3 +107,15 @@ def test_timm_builds_where_it_is_installed() -> None:
     assert model(torch.randn(2, 1, 8, 8)).shape == (2, 10)
     with pytest.raises(UserError, match=r"did you mean .*convnext_atto"):
         build(architecture="timm/convnext_ato", **data)
+
+
+@pytest.mark.parametrize("name", ["nf_resnet26", "resnetv2_50x1_bit", "resnetblur18"])
+def test_a_stem_that_does_more_than_convolve_and_pool_stays(name: str) -> None:
+    """Standardised weights, padding before the pool, blur after it: none of it may be half replaced."""
+    options = {"num_classes": 10, "in_channels": 3, "image_size": 32, "architecture": f"timm/{name}"}
+    ours, native = build(**options), build(**options, stem="native")
+    assert [(n, type(m)) for n, m in ours.named_modules()] == [
+        (n, type(m)) for n, m in native.named_modules()
+    ]
+    with pytest.raises(UserError, match="has no small stem"):
+        build(**options, stem="small")
