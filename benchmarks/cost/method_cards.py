@@ -13,11 +13,11 @@ from typing import Any, get_type_hints
 
 import torch
 import torch.nn.functional as F
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmarks.config import load
 from benchmarks.cost.counting import training_cost
 from benchmarks.data.batches import epoch_batches
+from benchmarks.markdown import template
 from benchmarks.registry import locate, lookup
 from benchmarks.training.trainer import build
 from benchmarks.typed import read_yaml
@@ -42,15 +42,7 @@ def card(name: str) -> str:
     """The card of the registered method ``name`` in Markdown."""
     cell = load([f"method={name}"])[0]
     arguments = cell.method.arguments
-    environment = Environment(
-        loader=PackageLoader("benchmarks.cost"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown, from our own files
-    )
-    return environment.get_template("method_card.md.j2").render(
+    return template("cost", "method_card.md.j2").render(
         name=name,
         description=lookup("method", name).description,
         target=cell.method.target,

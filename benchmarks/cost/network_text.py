@@ -5,9 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from benchmarks.cost.network import NetworkCost, Training
+from benchmarks.markdown import template
 
 WIDTH = 110
 LABEL = 16
@@ -58,15 +57,7 @@ def training_text(training: Training) -> str:
 
 def models_page(costs: Sequence[NetworkCost]) -> str:
     """Markdown with a row for each network."""
-    environment = Environment(
-        loader=PackageLoader("benchmarks.cost"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown, from our own files
-    )
-    return environment.get_template("models.md.j2").render(rows=[model_row(cost) for cost in costs])
+    return template("cost", "models.md.j2").render(rows=[model_row(cost) for cost in costs])
 
 
 def model_row(cost: NetworkCost) -> str:

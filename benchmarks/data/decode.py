@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from PIL import Image, UnidentifiedImageError, __version__
+from PIL import Image, ImageFile, UnidentifiedImageError, __version__
 from torch import Tensor
 
 from benchmarks.data.image_folder import Listing, named
@@ -72,6 +72,11 @@ def decode(listing: Listing, channels: int | None = None, size: int | None = Non
     return images
 
 
+def more_than_8_bits(image: ImageFile.ImageFile) -> bool:
+    """Whether an opened image, not yet loaded, has more than 8 bits a channel, which converting would cut off."""
+    return image.mode[0] in "IF" or ";16" in str(image.tile)
+
+
 def _first_shape(
     listing: Listing, mode: str | None, size: int | None, problems: dict[str, str]
 ) -> tuple[int, ...]:
@@ -88,7 +93,7 @@ def _pixels(path: Path, mode: str | None, size: int | None) -> np.ndarray:
     """One image as uint8 [C, H, W]."""
     try:
         with Image.open(path) as file:
-            if ";16" in str(file.tile) or file.mode[0] in "IF":
+            if more_than_8_bits(file):
                 raise _UnusableError("more than 8 bits a channel; save as 8 bits")
             file.load()
             image: Image.Image = file

@@ -25,6 +25,7 @@ from PIL import Image, ImageFile
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.data.decode import more_than_8_bits
 from benchmarks.data.image_folder import Listing, named
 from benchmarks.errors import UserError, one_line
 from benchmarks.terminal import note
@@ -185,7 +186,7 @@ def _decode(path: Path, preparation: Preparation) -> np.ndarray:
     """One image as uint8 [height, width, 3]; grey, palette and CMYK become RGB, transparency is dropped."""
     assert not ImageFile.LOAD_TRUNCATED_IMAGES  # a truncated file is an error
     with Image.open(path) as image:
-        if image.mode[0] in "IF" or ";16" in str(image.tile):
+        if more_than_8_bits(image):
             raise ValueError("more than 8 bits a channel; save as 8 bits")
         return np.asarray(preparation(image.convert("RGB")))
 

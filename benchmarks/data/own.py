@@ -131,7 +131,7 @@ class Folder(OwnData):
     @classmethod
     def content(cls, cache: Path, *, path: str, **_: Any) -> dict[str, str]:
         listings = _listings(_given(path, "folder", "FOLDER"))
-        signature = [[name, listing.signature()] for name, listing in listings.items()]
+        signature = {name: listing.signature() for name, listing in listings.items()}
 
         def hashed() -> str:
             whole = hashlib.sha256()
@@ -140,7 +140,7 @@ class Folder(OwnData):
                     whole.update(f"{name}/{file}/{digest(listing.folder / file, 'sha256')}\n".encode())
             return whole.hexdigest()
 
-        size = sum(entry[1] for listing in listings.values() for entry in listing.signature())
+        size = sum(size for files in signature.values() for _, size, _ in files)
         return {"path": _remembered(cache, signature, size, hashed)}
 
     def _parts(self, **options: Any) -> dict[str, Tensor]:

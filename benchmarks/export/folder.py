@@ -9,7 +9,6 @@ shadow.onnx         with --onnx, for WAS: the model with one draw of shadow weig
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from typing import Any
 
 import torch
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import nn
 
+from benchmarks.data.files.checks import digest
 from benchmarks.errors import UserError
 from benchmarks.export.to_onnx import BATCHES, OPSET, TOLERANCE, check_onnx, export_onnx
 from benchmarks.export.trained import CARD, WEIGHTS, Trained
+from benchmarks.markdown import template
 from benchmarks.reports.measures import SEVERITIES, corruption_types, measure
 from benchmarks.results.card import ATTACKS, MEASURED, Card, DamagedCardError
 from benchmarks.results.files import write_json, write_text
@@ -99,15 +99,7 @@ def _onnx_files(trained: Trained, model: nn.Module, method: Method, folder: Path
 def readme(trained: Trained, model: nn.Module, files: list[OnnxFile]) -> str:
     """The model card in Markdown: config, metrics, hashes, provenance, how to load it."""
     card, weights = trained.card, trained.weights
-    environment = Environment(
-        loader=PackageLoader("benchmarks.export"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown, from our own cards
-    )
-    return environment.get_template("model_card.md.j2").render(
+    return template("export", "model_card.md.j2").render(
         card=card,
         cell=trained.cell,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -116,7 +108,7 @@ def readme(trained: Trained, model: nn.Module, files: list[OnnxFile]) -> str:
         metrics=[row for mode in card["metrics"] for row in _rows(card, mode)],
         types=corruption_types(card, next(iter(card["metrics"]))),
         sha256=weights.sha256,
-        file_sha256=hashlib.sha256(trained.path.read_bytes()).hexdigest(),
+        file_sha256=digest(trained.path, "sha256"),
         files=files,
         opset=OPSET,
         batches=BATCHES,

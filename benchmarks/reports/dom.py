@@ -14,6 +14,7 @@ from rich.text import Text
 from benchmarks.cost.dom import CLASSES, INPUT, SAMPLES, NetworkSavings
 from benchmarks.cost.dom_savings import Distance
 from benchmarks.cost.trade_off import Point, TradeOff
+from benchmarks.markdown import template
 from benchmarks.reports.dom_tables import (
     accuracy_grid,
     convolutions_grid,
@@ -25,7 +26,6 @@ from benchmarks.reports.dom_tables import (
     savings_grid,
 )
 from benchmarks.reports.plots import COLOURS, INK, report_figure
-from benchmarks.reports.render import template
 from benchmarks.reports.sections import Grid
 from benchmarks.reports.text import flat
 from benchmarks.results.files import write_json, write_text
@@ -58,7 +58,7 @@ def write_report(findings: Findings, folder: Path) -> Path:
 
 def markdown(findings: Findings) -> str:
     """The report's text."""
-    return template("dom.md.j2").render(
+    return template("reports", "dom.md.j2").render(
         savings=savings_grid(findings.networks),
         convolutions=convolutions_grid(findings.networks),
         counted=counted_grid(findings.networks),

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from benchmarks.errors import UserError
+from benchmarks.markdown import template
 from benchmarks.reports import sections
 from benchmarks.reports.evidence import Cards, Evidence, gather
 from benchmarks.reports.plots import corruption_plot, severity_plot
@@ -70,7 +68,7 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
     """The report's text. ``slug``: the folder beside it that holds plots and cards."""
     digest = hashlib.sha256(json.dumps(evidence.cards, sort_keys=True).encode()).hexdigest()
     panels = evidence.scale.panels
-    return template("table.md.j2").render(
+    return template("reports", "table.md.j2").render(
         table=evidence.table,
         scale=evidence.scale,
         full=evidence.scale.name == FULL,
@@ -96,17 +94,3 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
         alpha=ALPHA,
         power=POWER,
     )
-
-
-@cache
-def template(name: str) -> Template:
-    """The template called ``name``."""
-    environment = Environment(
-        loader=PackageLoader("benchmarks.reports"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-        autoescape=False,  # Markdown, from our own cards and configs
-    )
-    return environment.get_template(name)
