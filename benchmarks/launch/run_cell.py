@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
+from benchmarks.cost.dom_savings import savings
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.data.shifted import ShiftedImages, check_shifted, missing_shifted, open_shifted
 from benchmarks.errors import UserError
@@ -26,6 +27,7 @@ from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime
 from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.trainer import Progress, Trainer, build, schedule
+from weightaug import WAS
 
 T = TypeVar("T")
 
@@ -143,7 +145,8 @@ def _cost(
     heartbeat: Heartbeat,
     device: str,
 ) -> dict[str, Any]:
-    counted = count(trainer.model, (source.in_channels, source.image_size, source.image_size))
+    shape = (source.in_channels, source.image_size, source.image_size)
+    counted = count(trainer.model, shape)
     on_gpu = device.startswith("cuda")
     return {
         "parameters": counted.parameters,
@@ -156,6 +159,7 @@ def _cost(
         # On a GPU the tensors' peak there; on a CPU the resident memory of the whole process.
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else heartbeat.watch_memory(),
         "resumed": progress.resumed,
+        **(savings(trainer.method, shape) if isinstance(trainer.method, WAS) else {}),
     }
 
 

@@ -3,8 +3,9 @@
     clean.KEY           on the clean test inputs                          KEY: error, top3_error, nll, ece
     corrupted.KEY       unweighted mean over all corruption types and severities
     corrupted15.KEY     over the 15 standard types, corrupted19.KEY over these and the 4 extra ones
-    severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs
-    type.NAME.KEY       mean over the severities of one corruption type
+    severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs. S may be a range
+                        such as 1-3, whose levels have equal weight
+    type.NAME.KEY       mean over the severities of one corruption type; in claims, NAME * stands for each that there is
     attack.NAME.KEY     under an attack: fgsm, pgd, autoattack
     shifted.NAME.KEY    on a set of other images, such as imagenet_a or imagenet_d.texture; None for nll and ece where
                         they are not defined, see :mod:`benchmarks.results.card`
@@ -17,10 +18,12 @@ None where it was not measured. The formulas are in :mod:`benchmarks.reports.agg
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from benchmarks.data.files.declared import file_set, shifted_names
 from benchmarks.errors import UserError, unknown_name
-from benchmarks.reports.aggregates import GROUPS, by_severity, by_type, mean
-from benchmarks.results.card import ATTACKS, COSTS, MEASURED, Card
+from benchmarks.reports.aggregates import GROUPS, by_severity, mean
+from benchmarks.results.card import ATTACKS, COSTS, COUNTED, MEASURED, Card
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # The worst that can be measured, which a diverged run counts as. The negative log-likelihood has no worst.
@@ -38,17 +41,32 @@ def check_metric(path: str, where: str) -> None:
         )
     if len(parts) != lengths[parts[0]]:
         raise UserError(f"{where}: the metric {path!r} needs {lengths[parts[0]]} parts divided by dots")
-    known = {"cost": COSTS, "official": ("error",)}.get(parts[0], MEASURED)
+    known = {"cost": (*COSTS, *COUNTED), "official": ("error",)}.get(parts[0], MEASURED)
     if parts[-1] not in known:
         raise unknown_name(f"metric in {where}:", path, [".".join((*parts[:-1], name)) for name in known])
-    if parts[0] == "severity" and parts[1] not in {str(s) for s in (0, *SEVERITIES)}:
-        raise UserError(f"{where}: the metric {path!r} needs a severity from 0 to {SEVERITIES[-1]}")
+    if parts[0] == "severity" and not _severities(parts[1]):
+        raise UserError(
+            f"{where}: the metric {path!r} needs a severity from 0 to {SEVERITIES[-1]}, or a range such as 1-3"
+        )
+    if parts[0] == "type" and parts[1] != "*":
+        from benchmarks.data.corruptions.table import CORRUPTIONS
+
+        if parts[1] not in CORRUPTIONS:
+            raise unknown_name(f"corruption type in {where}:", parts[1], CORRUPTIONS)
     if parts[0] == "attack" and parts[1] not in ATTACKS:
         raise unknown_name(f"attack in {where}:", parts[1], ATTACKS)
     if parts[0] == "shifted":
         sets = [name for group in shifted_names() for name in file_set(group).sets]
         if parts[1] not in sets:
             raise unknown_name(f"set of shifted images in {where}:", parts[1], sets)
+
+
+def _severities(text: str) -> range:
+    """``3`` and ``1-3`` as the severities that they mean; empty where they mean none."""
+    low, dash, high = text.partition("-")
+    high = high if dash else low
+    known = {str(s) for s in (0, *SEVERITIES)}
+    return range(int(low), int(high) + 1) if {low, high} <= known else range(0)
 
 
 def _parts(path: str) -> list[str]:
@@ -74,22 +92,27 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
         errors = [entry.get(f"official_{mode}_error") for entry in card["curve"]]
         return min((error for error in errors if error is not None), default=None)
     metrics, key = card["metrics"][mode], rest[-1]
-    if kind == "clean" or (kind, rest[0]) == ("severity", "0"):
+    if kind == "clean":
         return float(metrics["clean"][key])
     if kind in ("attack", "shifted"):
         measured = metrics.get({"attack": "attacks"}.get(kind, kind), {}).get(rest[0], {})
         return float(measured[key]) if key in measured else None
+    if kind == "severity":
+        chosen = _severities(rest[0])
+        levels = by_severity(metrics, key) if chosen[-1] else []
+        return None if levels is None else fmean([metrics["clean"][key], *levels][s] for s in chosen)
     if not metrics["corrupted"]:
         return None
-    if kind == "severity":
-        levels = by_severity(metrics, key)
-        return None if levels is None else levels[int(rest[0]) - 1]
     if kind == "type":
-        types = by_type(metrics, key)
-        if rest[0] not in metrics["corrupted"]:
-            raise unknown_name(f"corruption type of card {card['id']}", rest[0], metrics["corrupted"])
-        return types[rest[0]]
+        of = metrics["corrupted"].get(rest[0])
+        return None if of is None else fmean(of[key])
     return mean(metrics, key, GROUPS[kind])
+
+
+def exact(path: str) -> bool:
+    """Whether a metric is counted, not measured, so that it has no error."""
+    kind, _, name = path.partition(".")
+    return kind == "cost" and name in ("parameters", "macs", "flops", *COUNTED)
 
 
 def worst(path: str) -> float | None:
@@ -102,6 +125,11 @@ def corruption_types(card: Card, mode: str = "plain") -> list[str]:
     return [] if card["metrics"] is None else sorted(card["metrics"][mode]["corrupted"])
 
 
-def test_images(card: Card, mode: str = "plain") -> int | None:
-    """How many clean test images ``card`` was evaluated on."""
-    return None if card["metrics"] is None else int(card["metrics"][mode]["clean"]["n"])
+def test_images(card: Card, mode: str = "plain", path: str = "clean.error") -> int | None:
+    """How many test images stand behind the number at ``path``: those of its set of shifted images, else the clean."""
+    if card["metrics"] is None:
+        return None
+    metrics = card["metrics"][mode]
+    kind, *rest = _parts(path)
+    found = metrics.get("shifted", {}).get(rest[0]) if kind == "shifted" else metrics["clean"]
+    return None if found is None else int(found["n"])

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 
-from benchmarks.reports.evidence import Evidence, Line, Sample
+from benchmarks.reports.claim_findings import Side
+from benchmarks.reports.evidence import ClaimFinding, Evidence, Line, Sample
 from benchmarks.reports.measures import corruption_types, test_images
 from benchmarks.reports.text import (
     claim_evidence,
@@ -38,50 +39,53 @@ class Grid:
 
 def claims(evidence: Evidence) -> Grid:
     """One row for each claim, one column for each panel: verdict, estimate, p."""
-    panels = evidence.scale.panels
-    found = {(f.claim.name, f.panel.name): f for f in evidence.claims}
+    found = {(f.claim.name, f.panel and f.panel.name): f for f in evidence.claims}
+    places: dict[str | None, str] = {panel.name: panel.label for panel in evidence.scale.panels}
+    if any(f.panel is None for f in evidence.claims):
+        places[None] = "together"
     rows = []
     for claim in evidence.table.claims:
-        cells = []
-        for panel in panels:
-            this = found[claim.name, panel.name]
-            numbers = claim_evidence(this)
-            if this.finding.corrected_p is not None:
-                numbers += f", {p_value(this.finding.corrected_p)}"
-            parts = [_strong(this.finding.verdict, finding_text(this.finding)), numbers]
-            if this.finding.reason not in parts[0]:
-                parts.append(this.finding.reason)
-            cells.append("<br>".join(part for part in parts if part != "–"))
-        rows.append([f"{claim.text}<br><sub>{claim.source}</sub>", *cells])
-    return Grid(["Claim", *(panel.label for panel in panels)], rows)
+        cells = [_claim_cell(found.get((claim.name, place))) for place in places]
+        if any(cells):
+            rows.append([f"{claim.text}<br><sub>{claim.source}</sub>", *cells])
+    return Grid(["Claim", *places.values()], rows)
+
+
+def _claim_cell(this: ClaimFinding | None) -> str:
+    if this is None:
+        return ""
+    numbers = claim_evidence(this)
+    if this.finding.corrected_p is not None:
+        numbers += f", {p_value(this.finding.corrected_p)}"
+    parts = [_strong(this.finding.verdict, finding_text(this.finding)), numbers]
+    if this.finding.reason not in parts[0]:
+        parts.append(this.finding.reason)
+    return "<br>".join(part for part in parts if part != "–")
 
 
 def claim_details(evidence: Evidence) -> Grid:
     """One row for each claim and panel, with all of its numbers."""
     rows = []
     for this in evidence.claims:
-        left, right = (evidence.table.row(name) for name in this.claim.rows)
         finding = this.finding
         ps = [p_value(p) for p in (finding.p, finding.corrected_p) if p is not None]
         rows.append(
             [
                 f"`{this.claim.name}`",
-                this.panel.label,
-                f"{left.title}: {_claim_side(this.left, this.claim.metric)}",
-                f"{right.title}: {_claim_side(this.right, this.claim.metric)}",
+                this.panel.label if this.panel else "together",
+                "<br>".join(f"{side.title}: {_claim_side(side)}" for side in this.sides),
                 claim_evidence(this),
                 " → ".join(ps) or "–",
                 str(finding.verdict),
                 finding.reason or "–",
             ]
         )
-    ordering = "lower or numerator"
-    headings = ["Claim", "Model", ordering, "higher or denominator", "Estimate (90 % interval)"]
+    headings = ["Claim", "Model", "Measured", "Estimate (90 % interval)"]
     return Grid([*headings, "p → Holm", "Verdict", "Note"], rows)
 
 
-def _claim_side(sample: Sample, metric: str) -> str:
-    return cost_text(sample) if metric.startswith("cost.") else spread_text(sample)
+def _claim_side(side: Side) -> str:
+    return cost_text(side.sample) if side.metric.startswith("cost.") else spread_text(side.sample)
 
 
 def numbers(evidence: Evidence, panel: Panel, slug: str) -> Grid:

@@ -7,12 +7,12 @@ from typing import Any
 
 from benchmarks.reports.evidence import ClaimFinding, Evidence, Number, Sample
 from benchmarks.reports.verdicts import Finding, Verdict
-from benchmarks.tables.table import Ordering, Ratio
+from benchmarks.tables.claims import Claim, Ordering, Ratio
+from benchmarks.tables.claims import Number as StatedNumber
 
 MINUS = "\N{MINUS SIGN}"
-KINDS: dict[str, type[Ordering] | type[Ratio] | None] = {
-    "orderings": Ordering,
-    "ratios": Ratio,
+KINDS: dict[str, type[Claim] | None] = {
+    **{cls.plural: cls for cls in (Ordering, Ratio, StatedNumber)},
     "published numbers": None,
 }
 
@@ -92,8 +92,10 @@ def claim_evidence(found: ClaimFinding) -> str:
     finding = found.finding
     if finding.estimate is None:
         return "–"
-    show = plain if isinstance(found.claim, Ratio) else signed
+    show = signed if isinstance(found.claim, Ordering) else plain
     unit = " ×" if isinstance(found.claim, Ratio) else ""
+    if isinstance(found.claim, StatedNumber):
+        unit = f" {found.claim.unit}"
     text = show(finding.estimate) + unit
     if finding.low is None or finding.high is None:
         return text

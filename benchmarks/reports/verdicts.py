@@ -19,7 +19,12 @@ Orderings.  A one-sided t test paired by seed, in both directions, each correcte
     DIFFERENT     its opposite is
     INCONCLUSIVE  neither
 
-A run that diverged counts as the worst value of its metric. One seed has no spread, so it decides nothing.
+    An ordering of several comparisons (every severity, every other method) holds where each of them does.
+
+Counts (FLOPs, parameters) have no error: REPRODUCED within the margin, else DIFFERENT.
+
+A run that diverged counts as the worst value of its metric. One seed has no spread, so it decides nothing. The same
+with worked examples: ``docs/verdicts.md``.
 """
 
 from __future__ import annotations
@@ -108,6 +113,20 @@ def difference_from_published(
     return Estimate(fmean(values) - published, stdev(values), len(values), borrowing, tuple(fixed))
 
 
+def difference_from_stated(values: Sequence[float]) -> Estimate:
+    """Our mean, to be held against a number that the paper states of one run, without a spread: ours stands for it."""
+    return Estimate(fmean(values), stdev(values), len(values), borrowing=1)
+
+
+def compare_count(values: Sequence[float], expected: float, margin: float) -> Finding:
+    """The verdict on a number that is counted, not measured: it has no error, so one run decides."""
+    value = fmean(values)
+    if max(values) - min(values) > 1e-9 * max(1.0, abs(value)):
+        return Finding(Verdict.INCONCLUSIVE, "counts differ between the seeds", value)
+    same = abs(value - expected) <= margin
+    return Finding(Verdict.REPRODUCED if same else Verdict.DIFFERENT, "counted, without error", value)
+
+
 def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
     """The mean over seeds of numerator / denominator."""
     ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
@@ -157,6 +176,7 @@ class Paired:
     high: float
     p: float  # one-sided, for lower < higher
     opposite_p: float
+    note: str = ""
 
 
 def paired(lower: Sequence[float], higher: Sequence[float]) -> Paired:
@@ -173,6 +193,17 @@ def paired(lower: Sequence[float], higher: Sequence[float]) -> Paired:
         p=float(test.pvalue),
         opposite_p=float(stats.t.sf(test.statistic, test.df)),
     )
+
+
+def every(tests: Sequence[Paired], note: str) -> Paired:
+    """The test that all of ``tests`` hold, with the numbers of the weakest.
+
+    All hold where each does by itself: its p is the largest (an intersection-union test, which needs no correction).
+    The opposite, that at least one is the other way round, has the least of theirs times how many there are.
+    """
+    weakest = max(tests, key=lambda test: test.p)
+    opposite = min(1.0, len(tests) * min(test.opposite_p for test in tests))
+    return replace(weakest, opposite_p=opposite, note=note)
 
 
 def decide_orderings(tests: Sequence[Paired]) -> list[Finding]:

@@ -24,7 +24,11 @@
                 authors take it (batch statistics and dropout on)
     cost        parameters, macs, flops (= 2 macs; one forward pass of one image), uncounted_operators
                 {name: count}, seconds_per_epoch (training only), training_seconds, evaluation_seconds,
-                peak_memory_bytes, resumed (how often the run was continued from a checkpoint)
+                peak_memory_bytes, resumed (how often the run was continued from a checkpoint). With WAS also what DOM
+                saves, in % of the multiply-adds of one pass: dom_saving_expected (over the draws of its transform;
+                left out where the outcomes are not finitely many), dom_saving_axis, dom_saving_diagonal (every layer
+                draws a shift by one tap along one axis, along both), dom_saving_moved (mean over all shifts that
+                move)
     weights     {"sha256", "bytes"} of the trained weights that lie beside the cards, see
                 :mod:`benchmarks.results.weights`; null where none were kept (weights=drop, divergence). Cards
                 from before weights were kept lack it
@@ -53,6 +57,8 @@ COSTS = (
     "peak_memory_bytes",
     "resumed",
 )
+COUNTED = ("dom_saving_expected", "dom_saving_axis", "dom_saving_diagonal", "dom_saving_moved")
+"""Costs that only some cards have."""
 
 Card = dict[str, Any]
 
@@ -102,6 +108,7 @@ def _check_numbers(card: Card) -> None:
         _numbers("curve", entry["epoch"], entry["step"], entry["lr"], entry["loss"])
     for key in COSTS:
         _numbers(key, card["cost"][key])
+    _numbers("DOM's saving", *(card["cost"][key] for key in COUNTED if key in card["cost"]))
     for group in ("cell", "provenance"):
         card[group].keys()
     if card.get("weights") is not None:

@@ -6,6 +6,7 @@ one of them.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,28 +14,42 @@ from typing import Any
 
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.reports.measures import check_metric
+from benchmarks.tables.claims import Claim, Number, Ratio, read_claim
 from benchmarks.tables.published import Published
 from benchmarks.typed import build, by_name, read_yaml
 
+NOT_PRINTED = "-"
+"""Stands for the published column of a column that the paper does not print."""
 FULL = "full"  # the papers' own schedule and data: the one scale whose numbers can reproduce a published one
 
 
 @dataclass(frozen=True)
 class Column:
-    """A measured column. ``margin``: how far from the published number is still the same, in ``unit``."""
+    """A measured column: the mean of one or more metrics, or of other columns.
+
+    ``relative``: divided by the same of the table's baseline row, seed by seed. ``margin``: how far from the published
+    number is still the same, in ``unit``. ``mismatch``: why the column is not what the paper measured, at any
+    scale; empty: it is.
+    """
 
     name: str
     label: str
-    metric: str  # a path, see benchmarks.reports.measures
+    metric: tuple[str, ...] = ()  # paths, see benchmarks.reports.measures
+    mean_of: tuple[str, ...] = ()  # columns
+    relative: bool = False
     unit: str = "%"
     digits: int = 2
     published: str | None = None  # the published column, where it is not called ``name``
     margin: float | None = None
+    mismatch: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. ``published``: its key in the published file; a row of our own has none."""
+    """One line of the table.
+
+    ``published``: its key in the published file, in which ``{panel}`` is the panel's; a row of our own has none.
+    """
 
     name: str
     label: str
@@ -53,13 +68,22 @@ class Row:
         """The method that the overrides name."""
         return next((text.partition("=")[2] for text in self.overrides if text.startswith("method=")), None)
 
+    def published_in(self, panel: Panel) -> str | None:
+        """The key of what was published for this row on ``panel``."""
+        return self.published and self.published.replace("{panel}", panel.published or panel.name)
+
 
 @dataclass(frozen=True)
 class Panel:
-    """The table once for this model. ``methods``: the papers' hyper-parameters of each method on it."""
+    """The table once for this model (and data set).
+
+    ``methods``: the papers' hyper-parameters of each method on it. ``published``: its name in the keys of published
+    rows, where it is not called ``name`` or stands for a larger one.
+    """
 
     name: str
     label: str
+    published: str = ""
     overrides: tuple[str, ...] = ()
     methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -74,46 +98,6 @@ class Scale:
     overrides: tuple[str, ...] = ()
     needs_gpu: bool = False
     about: str = ""  # data, models, schedule and cost in one sentence, for the head of the report
-
-
-@dataclass(frozen=True)
-class Ordering:
-    """A published statement that one row lies below another."""
-
-    name: str
-    text: str
-    source: str
-    metric: str
-    lower: str
-    higher: str
-
-    @property
-    def rows(self) -> tuple[str, str]:
-        """The two rows it compares."""
-        return self.lower, self.higher
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A published statement that numerator / denominator is ``expected``, give or take ``margin``."""
-
-    name: str
-    text: str
-    source: str
-    metric: str
-    numerator: str
-    denominator: str
-    expected: float
-    margin: float
-
-    @property
-    def rows(self) -> tuple[str, str]:
-        """The two rows it compares."""
-        return self.numerator, self.denominator
-
-
-Claim = Ordering | Ratio
-CLAIMS: dict[str, type[Ordering] | type[Ratio]] = {"ordering": Ordering, "ratio": Ratio}
 
 
 @dataclass(frozen=True)
@@ -178,10 +162,16 @@ class Table:
 
     def check_published(self, published: Published) -> None:
         """Raise a :class:`UserError` if a row or column points to nothing in ``published``."""
-        for row in self.rows:
+        keys = {
+            row.published_in(panel)
+            for row in self.rows
+            for scale in self.scales.values()
+            for panel in scale.panels
+        }
+        for key in filter(None, keys):
             for column in self.columns:
-                if row.published is not None:
-                    published.value(row.published, column.published or column.name)
+                if column.published != NOT_PRINTED:
+                    published.value(key, column.published or column.name)
 
 
 def load_table(source: Path | str | Mapping[str, Any], name: str = "") -> Table:
@@ -195,10 +185,10 @@ def load_table(source: Path | str | Mapping[str, Any], name: str = "") -> Table:
     else:
         path = Path(source)
         raw, where = read_yaml(path), name or _registered_name(path)
-    for key, cls in (("columns", Column), ("rows", Row)):
-        raw[key] = _named(cls, raw.get(key), f"{where}: {key}")
+    raw["columns"] = _named(Column, _with_lists(raw.get("columns"), "metric"), f"{where}: columns")
+    raw["rows"] = _named(Row, raw.get("rows"), f"{where}: rows")
     raw["claims"] = tuple(
-        _claim(claim, f"{where}: claims[{i}]") for i, claim in enumerate(raw.get("claims") or ())
+        read_claim(claim, f"{where}: claims[{i}]") for i, claim in enumerate(raw.get("claims") or ())
     )
     scales = raw.get("scales")
     if not isinstance(scales, Mapping) or not scales:
@@ -234,12 +224,14 @@ def _scale(name: str, raw: Any, where: str) -> Scale:
     return scale
 
 
-def _claim(raw: Any, where: str) -> Claim:
-    if not isinstance(raw, Mapping) or "kind" not in raw:
-        raise UserError(f"{where} needs a kind: {' or '.join(CLAIMS)}")
-    if raw["kind"] not in CLAIMS:
-        raise unknown_name(f"kind in {where}:", str(raw["kind"]), CLAIMS)
-    return build(CLAIMS[raw["kind"]], {key: value for key, value in raw.items() if key != "kind"}, where)
+def _with_lists(items: Any, key: str) -> Any:
+    """``items`` with a list under ``key`` where a file says a single name."""
+    if not isinstance(items, Sequence):
+        return items
+    return [
+        {**item, key: [item[key]]} if isinstance(item, Mapping) and isinstance(item.get(key), str) else item
+        for item in items
+    ]
 
 
 def _find(rows: tuple[Row, ...], kind: str, name: str) -> Row:
@@ -258,16 +250,38 @@ def _check(table: Table) -> None:
             raise UserError(
                 f"{table.name}: two rows are shown as {title!r}; change the label or epochs of one"
             )
-    for item in (*table.columns, *table.claims):
-        check_metric(item.metric, f"{table.name}: {item.name}")
+    _check_columns(table)
+    panels = [panel.name for scale in table.scales.values() for panel in scale.panels]
     for claim in table.claims:
+        where = f"{table.name}, claim {claim.name}"
+        claim.check(where)
         for name in claim.rows:
-            _find(table.rows, f"row in {table.name}, claim {claim.name}:", name)
+            _find(table.rows, f"row in {where}:", name)
+        for pattern in claim.panels:
+            if not fnmatch.filter(panels, pattern):
+                raise unknown_name(f"panel in {where}:", pattern, panels)
+        if isinstance(claim, Ratio | Number):
+            _check_margin(claim.margin, where)
     if table.baseline is not None:
         _find(table.rows, f"row in {table.name}, baseline:", table.baseline)
-    margins = [
-        (item.name, item.margin) for item in (*table.columns, *table.claims) if not isinstance(item, Ordering)
-    ]
-    for name, margin in margins:
-        if margin is not None and margin <= 0:
-            raise UserError(f"{table.name}: the margin of {name} must be above 0, not {margin:g}")
+
+
+def _check_columns(table: Table) -> None:
+    names = [column.name for column in table.columns]
+    for index, column in enumerate(table.columns):
+        where = f"{table.name}, column {column.name}"
+        if bool(column.metric) == bool(column.mean_of):
+            raise UserError(f"{where} needs either metric or mean_of")
+        for metric in column.metric:
+            check_metric(metric, where)
+        for name in column.mean_of:
+            if name not in names[:index]:
+                raise unknown_name(f"column before {where}:", name, names[:index])
+        if column.relative and table.baseline is None:
+            raise UserError(f"{where} is relative, so the table needs a baseline")
+        _check_margin(column.margin, where)
+
+
+def _check_margin(margin: float | None, where: str) -> None:
+    if margin is not None and margin <= 0:
+        raise UserError(f"{where}: the margin must be above 0, not {margin:g}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import numpy as np
 import pytest
 from fake_cards import fake_card
@@ -41,7 +43,18 @@ def test_unknown_mode_and_type_are_named() -> None:
     with pytest.raises(UserError, match=r"unknown inference mode of card .*'shadow'"):
         measure(card, "clean.error", "shadow")
     with pytest.raises(UserError, match="did you mean 'contrast'"):
-        measure(card, "type.contrsat.error")
+        check_metric("type.contrsat.error", "a table")
+    assert measure(card, "type.spatter.error") is None  # a type that was left out
+
+
+def test_a_range_of_severities_has_levels_of_equal_weight() -> None:
+    card = fake_card("vit", "sam", 1)
+    levels = [measure(card, f"severity.{s}.error") or 0.0 for s in range(6)]
+    assert measure(card, "severity.1-3.error") == pytest.approx(fmean(levels[1:4]))
+    assert measure(card, "severity.0-5.error") == pytest.approx(fmean(levels))
+    for wrong in ("3-1", "1-6", "-2", "1-"):
+        with pytest.raises(UserError, match="or a range such as 1-3"):
+            check_metric(f"severity.{wrong}.error", "a table")
 
 
 def test_worst_values() -> None:

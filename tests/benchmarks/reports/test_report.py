@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks.errors import UserError
 from benchmarks.reports.render import terminal_table, write_report
 from benchmarks.reports.verdicts import Verdict
-from benchmarks.tables.table import Ordering, Ratio
+from benchmarks.tables.claims import Ordering, Ratio
 
 PNG = b"\x89PNG\r\n"
 

@@ -24,7 +24,7 @@ def without_corruptions(scale: str, of_seeds: tuple[int, ...] = SEEDS) -> Cards:
 def test_the_corrupted_columns_say_not_measured() -> None:
     found = evidence("full", without_corruptions("full"))
     numbers = [n for lines in found.lines.values() for line in lines for n in line.numbers]
-    corrupted = [n for n in numbers if n.column.metric.startswith("corrupted")]
+    corrupted = [n for n in numbers if n.column.metric[0].startswith("corrupted")]
     assert corrupted
     for number in corrupted:
         assert number.finding.verdict is Verdict.INCONCLUSIVE
@@ -38,7 +38,7 @@ def test_the_corrupted_columns_say_not_measured() -> None:
 
 def test_claims_on_what_was_not_measured() -> None:
     found = evidence("full", without_corruptions("full"))
-    on_corrupted = [c for c in found.claims if c.claim.metric.startswith("corrupted")]
+    on_corrupted = [c for c in found.claims if c.claim.metrics[0].startswith("corrupted")]
     assert on_corrupted
     for claim in on_corrupted:
         assert (claim.finding.verdict, claim.finding.reason) == (Verdict.INCONCLUSIVE, "not measured")

@@ -14,7 +14,8 @@ import yaml
 
 from benchmarks.errors import UserError
 from benchmarks.tables.published import load_published
-from benchmarks.tables.table import Ordering, Ratio, load_table
+from benchmarks.tables.claims import Ordering, Ratio
+from benchmarks.tables.table import load_table
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 TABLES = sorted((CONFIGS / "table").rglob("*.yaml"))
@@ -105,12 +106,12 @@ def set_at(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("columns", 0, "metrics", value="x"), "did you mean 'metric'"),
         (
             set_at("columns", 0, "metric", value="clean.eror"),
-            "unknown metric in t: clean: 'clean.eror'; did you",
+            "unknown metric in t, column clean: 'clean.eror'; did you",
         ),
         (set_at("columns", 0, "metric", value="claen.error"), "did you mean 'clean.error'"),
         (set_at("columns", 0, "metric", value="clean"), "needs 2 parts"),
         (set_at("columns", 0, "metric", value="severity.6.error"), "needs a severity from 0 to 5"),
-        (set_at("columns", 0, "margin", value=0), "margin of clean must be above 0"),
+        (set_at("columns", 0, "margin", value=0), "column clean: the margin must be above 0"),
         (set_at("columns", value=[]), "columns must be a list with at least one entry"),
         (set_at("rows", 1, "overide", value=[]), "did you mean 'overrides'"),
         (set_at("rows", 1, "name", value="plain"), "has the name 'plain' twice"),
@@ -120,7 +121,7 @@ def set_at(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("claims", 0, "lower", value="nosy"), "claim a: 'nosy'; did you mean 'noisy'"),
         (set_at("claims", 0, "expected", value=1.0), "unknown key in t: claims\\[0\\]: 'expected'"),
         (set_at("claims", 1, "metric", value="cost.secs_per_epoch"), "did you mean 'cost.seconds_per_epoch'"),
-        (set_at("claims", 1, "margin", value=-0.1), "margin of b must be above 0"),
+        (set_at("claims", 1, "margin", value=-0.1), "claim b: the margin must be above 0"),
         (set_at("baseline", value="sgd"), "baseline: 'sgd'"),
         (set_at("scales", value={}), "needs at least one scale"),
         (set_at("scales", "smoke", "seed", value=1), "did you mean 'seeds'"),

@@ -1,0 +1,235 @@
+"""From samples to findings on claims. The rules: ``docs/verdicts.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from benchmarks.reports.measures import exact, worst
+from benchmarks.reports.samples import Sample, Samples, combine
+from benchmarks.reports.verdicts import (
+    Finding,
+    Paired,
+    Verdict,
+    compare_count,
+    difference_from_stated,
+    equivalence,
+    every,
+    mean_ratio,
+    orderings,
+    paired,
+)
+from benchmarks.tables.claims import EACH, HIGHEST, Claim, Number, Ordering, Ratio
+from benchmarks.tables.table import FULL, Panel, Row, Scale, Table
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the numbers that a claim compares."""
+
+    title: str
+    metric: str
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class ClaimFinding:
+    """A claim on one panel, or over all that it is about (``panel`` None), and the numbers that decided it."""
+
+    claim: Claim
+    panel: Panel | None
+    sides: tuple[Side, ...]
+    finding: Finding
+
+
+Judged = tuple[tuple[Side, ...], Finding | Paired]
+
+
+def judge_claims(table: Table, scale: Scale, samples: Samples) -> tuple[ClaimFinding, ...]:
+    """The findings on all claims on all panels; the orderings are corrected together."""
+    found: list[ClaimFinding] = []
+    tests: dict[int, Paired] = {}
+    for claim, panel in _places(table, scale):
+        sides, result = _judge(claim, panel, table, scale, samples)
+        if isinstance(result, Paired):
+            tests[len(found)] = result
+            result = Finding(Verdict.INCONCLUSIVE)  # until all of the table's tests are there
+        found.append(ClaimFinding(claim, panel, sides, result))
+    for index, finding in zip(tests, orderings(list(tests.values())), strict=True):
+        note = tests[index].note
+        reason = "; ".join(part for part in (note, finding.reason) if part)
+        found[index] = replace(found[index], finding=replace(finding, reason=reason))
+    return tuple(
+        replace(f, finding=with_caveats(f.finding, f.claim.metrics[0], [side.sample for side in f.sides]))
+        for f in found
+    )
+
+
+def _places(table: Table, scale: Scale) -> list[tuple[Claim, Panel | None]]:
+    """Every claim with every panel that it is judged on; None: over all its panels together."""
+    places: list[tuple[Claim, Panel | None]] = []
+    for claim in table.claims:
+        about = [panel for panel in scale.panels if claim.is_about(panel.name)]
+        joint = isinstance(claim, Number) and claim.over != EACH
+        places += [(claim, None)] if joint and about else [(claim, panel) for panel in about]
+    return places
+
+
+def _judge(claim: Claim, panel: Panel | None, table: Table, scale: Scale, samples: Samples) -> Judged:
+    rows = [table.row(name) for name in claim.rows]
+    if isinstance(claim, Number):
+        names = [p.name for p in scale.panels if claim.is_about(p.name)] if panel is None else [panel.name]
+        return _number(claim, names, rows, scale, samples)
+    assert panel is not None
+    if isinstance(claim, Ratio):
+        return _ratio(claim, panel.name, rows, samples)
+    assert isinstance(claim, Ordering)
+    return _ordering(claim, panel.name, rows, samples)
+
+
+def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], samples: Samples) -> Judged:
+    sides = tuple(Side(row.title, claim.metric, samples.of(panel, row, claim.metric)) for row in rows)
+    above, below = (side.sample for side in sides)
+    if lacking := _lacking(above, below):
+        return sides, lacking
+    seeds = [seed for seed in above.counted if below.counted.get(seed, 0) > 0]
+    firsts, seconds = [above.counted[s] for s in seeds], [below.counted[s] for s in seeds]
+    if len(seeds) < 2:
+        estimate = firsts[0] / seconds[0] if seeds else None
+        return sides, _too_few(len(seeds), estimate)
+    return sides, equivalence(mean_ratio(firsts, seconds), claim.expected, claim.margin)
+
+
+def _number(claim: Number, panels: list[str], rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
+    by_row = [[samples.of(panel, row, claim.metric) for panel in panels] for row in rows]
+    for of_row in by_row:
+        for sample in of_row:
+            if lacking := _lacking(sample):
+                return tuple(_sides(claim, rows, by_row)), lacking
+    summary = max if claim.over == HIGHEST else fmean
+    differences = [
+        combine(pair, lambda sides: sides[0] - sum(sides[1:])) for pair in zip(*by_row, strict=True)
+    ]
+    sample = combine(differences, summary)
+    sides = tuple(_sides(claim, rows, by_row))
+    values = list(sample.counted.values())
+    estimate = fmean(values) if values else None
+    if claim.mismatch or scale.name != FULL:
+        return sides, Finding(Verdict.PROTOCOL_MISMATCH, claim.mismatch or f"{scale.name} scale", estimate)
+    if exact(claim.metric) and values:
+        return sides, compare_count(values, claim.expected, claim.margin)
+    if len(values) < 2:
+        return sides, _too_few(len(values), estimate)
+    return sides, equivalence(difference_from_stated(values), claim.expected, claim.margin)
+
+
+def _sides(claim: Number, rows: Sequence[Row], by_row: list[list[Sample]]) -> list[Side]:
+    """The rows' own numbers, over several panels their mean."""
+    return [
+        Side(row.title, claim.metric, of_row[0] if len(of_row) == 1 else combine(of_row, fmean))
+        for row, of_row in zip(rows, by_row, strict=True)
+    ]
+
+
+def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples) -> Judged:
+    """Every comparison by itself, then all together."""
+    metrics = [name for metric in claim.metric for name in samples.metrics(panel, rows, metric)]
+    lower, *others = rows
+    parts = [
+        (
+            Side(lower.title, metric, samples.of(panel, lower, metric)),
+            Side(higher.title, metric, samples.of(panel, higher, metric)),
+        )
+        for higher in others
+        for metric in metrics
+    ]
+    if not parts:  # no card tells which corruption types there are
+        sides = tuple(Side(row.title, claim.metric[0], samples.of(panel, row, "clean.error")) for row in rows)
+        return sides, _lacking(*(side.sample for side in sides)) or Finding(
+            Verdict.INCONCLUSIVE, "not measured"
+        )
+    for sides in parts:
+        if lacking := _lacking(*(side.sample for side in sides)):
+            return sides, lacking
+    if claim.most:
+        sides = _wins(parts)
+        return sides, _paired(*(side.sample for side in sides))
+    tests = [(sides, _paired(*(side.sample for side in sides))) for sides in parts]
+    for sides, test in tests:
+        if isinstance(test, Finding):
+            return sides, test
+    decided = [(sides, test) for sides, test in tests if isinstance(test, Paired)]
+    sides, weakest = max(decided, key=lambda part: part[1].p)
+    if len(decided) == 1:
+        return sides, weakest
+    told = f"weakest of {len(decided)} comparisons: {sides[1].title}, {sides[1].metric}"
+    return sides, every([test for _, test in decided], told)
+
+
+def _wins(parts: Sequence[tuple[Side, Side]]) -> tuple[Side, Side]:
+    """The share of comparisons in % that are lost and won, seed by seed; a draw counts half on each side."""
+
+    def share(numbers: list[float]) -> float:
+        pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+        return 100 * fmean(1.0 if a < b else 0.5 if a == b else 0.0 for a, b in pairs)
+
+    won = combine([side.sample for sides in parts for side in sides], share)
+    lost = combine([won], lambda numbers: 100 - numbers[0])
+    lower, higher = parts[0]
+    count = f"share of {len(parts)} comparisons"
+    return Side(f"lost to {higher.title}", count, lost), Side(f"{lower.title} lower", count, won)
+
+
+def _paired(left: Sample, right: Sample) -> Finding | Paired:
+    """The test of left < right, or why there is none."""
+    seeds = [seed for seed in left.counted if seed in right.counted]
+    firsts, seconds = [left.counted[s] for s in seeds], [right.counted[s] for s in seeds]
+    differences = [a - b for a, b in zip(firsts, seconds, strict=True)]
+    if len(seeds) < 2:
+        return _too_few(len(seeds), fmean(differences) if seeds else None)
+    if len({round(difference, 9) for difference in differences}) == 1:
+        reason = "the seeds' differences do not differ to the last digit, which no test can judge"
+        return Finding(Verdict.INCONCLUSIVE, reason, fmean(differences))
+    return paired(firsts, seconds)
+
+
+def _too_few(seeds: int, estimate: float | None) -> Finding:
+    reason = "one seed has no spread" if seeds else "no seed has all of the numbers"
+    return Finding(Verdict.INCONCLUSIVE, reason, estimate, more_seeds=2 - seeds)
+
+
+def _lacking(*samples: Sample) -> Finding | None:
+    """The finding where one of the samples has no run at all: none was made, or the metric was left out."""
+    for sample in samples:
+        if not sample.runs:
+            return without_numbers(sample)
+    return None
+
+
+def without_numbers(sample: Sample) -> Finding:
+    """The verdict where no run has a value: none was made, or the evaluation left the metric out."""
+    if sample.unmeasured:
+        return Finding(Verdict.INCONCLUSIVE, "not measured")
+    return Finding(Verdict.NOT_RUN)
+
+
+def with_caveats(finding: Finding, metric: str, samples: Sequence[Sample]) -> Finding:
+    """``finding`` with what the reader must know of diverged and missing runs in its reason."""
+    if finding.verdict is Verdict.NOT_RUN:
+        return finding
+    notes = [finding.reason] if finding.reason else []
+    diverged = sum(len(sample.diverged) for sample in samples)
+    lost = worst(metric)
+    if diverged and lost is not None:
+        runs = "1 diverged run counts" if diverged == 1 else f"{diverged} diverged runs count"
+        notes.append(f"{runs} as {lost:g}{' %' if lost == 100 else ''}")
+    elif diverged:
+        notes.append(f"{diverged} diverged run{'s' * (diverged > 1)}")
+    missing = len({seed for sample in samples for seed in sample.missing})
+    if missing:
+        notes.append(f"{missing} seed{'s' * (missing > 1)} not run")
+    unmeasured = len({seed for sample in samples if sample.runs for seed in sample.unmeasured})
+    if unmeasured:
+        notes.append(f"{unmeasured} seed{'s' * (unmeasured > 1)} not measured")
+    return replace(finding, reason="; ".join(notes))
