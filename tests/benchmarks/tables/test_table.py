@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from benchmarks.errors import UserError
-from benchmarks.tables.published import load_published
 from benchmarks.tables.claims import Ordering, Ratio
+from benchmarks.tables.published import load_published
 from benchmarks.tables.table import load_table
 
 CONFIGS = Path(__file__).parents[3] / "configs"
