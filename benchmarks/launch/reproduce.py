@@ -58,7 +58,7 @@ class Request:
         reports: str,
     ) -> Request:
         """Compose every cell of the table; any unknown name or key is an error here, before anything runs."""
-        table = load_table(registry.lookup("table", name).path, name)
+        table = load_table(registry.lookup("table", name).path, name).at(scale)
         table = dataclasses.replace(table, rows=(*table.rows, *map(_extra_row, dict.fromkeys(extra_rows))))
         count = table.scale(scale).seeds if seeds is None else seeds
         if count < 1:

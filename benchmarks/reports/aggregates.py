@@ -31,10 +31,22 @@ STANDARD = (
 """The 15 types of CIFAR-10-C, ImageNet-C and the like that are counted everywhere."""
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The 4 that those sets hold besides; the DAMP paper's figure 4 counts all 19."""
+C_BAR = (
+    *(
+        "blue_noise_sample",
+        "brownish_noise",
+        "caustic_refraction",
+        "checkerboard_cutout",
+        "cocentric_sine_waves",
+    ),
+    *("inverse_sparkles", "perlin_noise", "plasma_noise", "single_frequency_greyscale", "sparkles"),
+)
+"""The 10 types of ImageNet-C-bar."""
 GROUPS: dict[str, tuple[str, ...] | None] = {
     "corrupted": None,
     "corrupted15": STANDARD,
     "corrupted19": (*STANDARD, *EXTRA),
+    "c_bar": C_BAR,
 }
 """Names of type collections in metric paths; None: whatever was measured."""
 

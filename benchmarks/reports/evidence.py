@@ -88,10 +88,10 @@ class Evidence:
 def gather(
     table: Table, scale: str, seeds: Sequence[int], cards: Cards, published: Published | None
 ) -> Evidence:
-    """The evidence on ``table`` at ``scale``. A (panel, row, seed) without a card counts as not run."""
-    chosen = table.scale(scale)
+    """The evidence on ``table``, as it is at ``scale``. A (panel, row, seed) without a card counts as not run."""
     if published is not None:
         table.check_published(published)
+    chosen = table.scale(scale)
     by_seed = {
         (panel.name, row.name): {seed: cards.get((panel.name, row.name, seed)) for seed in seeds}
         for panel in chosen.panels

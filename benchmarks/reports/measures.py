@@ -3,6 +3,7 @@
     clean.KEY           on the clean test inputs                          KEY: error, top3_error, nll, ece
     corrupted.KEY       unweighted mean over all corruption types and severities
     corrupted15.KEY     over the 15 standard types, corrupted19.KEY over these and the 4 extra ones
+    c_bar.KEY           over the 10 types of ImageNet-C-bar
     severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs. S may be a range
                         such as 1-3, whose levels have equal weight
     type.NAME.KEY       mean over the severities of one corruption type; in claims, NAME * stands for each that there is

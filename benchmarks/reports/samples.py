@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from benchmarks.reports.measures import corruption_types, measure, test_images, worst
 from benchmarks.results.card import Card
-from benchmarks.tables.claims import ALL_TYPES
+from benchmarks.tables.claims import ALL_TYPES, COLUMN
 from benchmarks.tables.table import Column, Row, Table
 
 Cards = Mapping[tuple[str, str, int], Card | None]  # by panel, row and seed
@@ -98,7 +98,9 @@ class Samples:
         self._columns = {column.name: column for column in table.columns}
 
     def of(self, panel: str, row: Row, metric: str) -> Sample:
-        """One metric by seed."""
+        """One metric by seed, or what stands in a column of the table (``column.NAME``)."""
+        if metric.startswith(COLUMN):
+            return self.column(panel, row, self._columns[metric.removeprefix(COLUMN)])
         key = panel, row.name, metric
         if key not in self._taken:
             self._taken[key] = _take(self.cards[panel, row.name], row.mode, metric)

@@ -6,8 +6,8 @@ Every claim is judged on each panel by itself, but for a :class:`Number` that is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
@@ -19,6 +19,8 @@ EACH, MEAN, HIGHEST = "each", "mean", "highest"
 OVER = (EACH, MEAN, HIGHEST)
 ALL_TYPES = "type.*."
 """Starts a metric that stands for one metric for each corruption type that was measured."""
+COLUMN = "column."
+"""Starts a metric that is what stands in a column of the table, such as a mean of columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,29 @@ class Claim:
         """What it compares them by."""
         raise NotImplementedError
 
+    def with_metrics(self, metrics: tuple[str, ...]) -> Claim:
+        """The claim with other metrics, in the order of ``metrics``."""
+        return replace(self, metric=metrics[0])  # type: ignore[call-arg]  # every kind has one or more
+
     def is_about(self, panel: str) -> bool:
         """Whether it says something of ``panel``."""
         return not self.panels or any(fnmatchcase(panel, pattern) for pattern in self.panels)
 
-    def check(self, where: str) -> None:
-        """Raise a :class:`UserError` for what the types cannot say."""
+    def metrics_in(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Its metrics without those of columns that are not among ``columns``."""
+        return tuple(
+            metric
+            for metric in self.metrics
+            if not metric.startswith(COLUMN) or metric.removeprefix(COLUMN) in columns
+        )
+
+    def check(self, where: str, columns: Sequence[str]) -> None:
+        """Raise a :class:`UserError` for what the types cannot say; ``columns``: the table's."""
         for metric in self.metrics:
-            check_metric(metric, where)
+            if not metric.startswith(COLUMN):
+                check_metric(metric, where)
+            elif metric.removeprefix(COLUMN) not in columns:
+                raise unknown_name(f"column in {where}:", metric.removeprefix(COLUMN), columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +90,9 @@ class Ordering(Claim):
     @property
     def metrics(self) -> tuple[str, ...]:
         return self.metric
+
+    def with_metrics(self, metrics: tuple[str, ...]) -> Ordering:
+        return replace(self, metric=metrics)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +143,8 @@ class Number(Claim):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,)
 
-    def check(self, where: str) -> None:
-        super().check(where)
+    def check(self, where: str, columns: Sequence[str]) -> None:
+        super().check(where, columns)
         if self.over not in OVER:
             raise unknown_name(f"value of over in {where}:", self.over, OVER)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run. ``seeds``: how many, from 0, unless somebody asks for others."""
+    """How much is run. ``seeds``: how many, from 0, unless somebody asks for others.
+
+    ``rows``, ``columns``: those that it has; empty: all. ``stand_ins``: metric -> what takes its place in columns and
+    claims, where the data cannot give the paper's own.
+    """
 
     name: str
     seeds: int
     panels: tuple[Panel, ...]
     overrides: tuple[str, ...] = ()
     needs_gpu: bool = False
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    stand_ins: dict[str, str] = field(default_factory=dict)
     about: str = ""  # data, models, schedule and cost in one sentence, for the head of the report
 
 
@@ -134,6 +141,23 @@ class Table:
         if name not in self.scales:
             raise unknown_name(f"scale of {self.name}", name, self.scales)
         return self.scales[name]
+
+    def at(self, scale: str) -> Table:
+        """The table with the rows, columns and metrics that ``scale`` has, and the claims on what is left."""
+        chosen = self.scale(scale)
+        rows = tuple(row for row in self.rows if not chosen.rows or row.name in chosen.rows)
+        columns = tuple(
+            replace(column, metric=tuple(chosen.stand_ins.get(metric, metric) for metric in column.metric))
+            for column in self.columns
+            if not chosen.columns or column.name in chosen.columns
+        )
+        known = {row.name for row in rows}
+        claims = []
+        for claim in self.claims:
+            kept = claim.metrics_in([column.name for column in columns])
+            if kept and known.issuperset(claim.rows):
+                claims.append(claim.with_metrics(tuple(chosen.stand_ins.get(m, m) for m in kept)))
+        return replace(self, rows=rows, columns=columns, claims=tuple(claims))
 
     def cells(self, scale: str, seeds: Iterable[int]) -> list[TableCell]:
         """The distinct cells of ``scale``, seed by seed, so that an interrupted table has whole seeds.
@@ -251,10 +275,12 @@ def _check(table: Table) -> None:
                 f"{table.name}: two rows are shown as {title!r}; change the label or epochs of one"
             )
     _check_columns(table)
+    for scale in table.scales.values():
+        _check_scale(table, scale)
     panels = [panel.name for scale in table.scales.values() for panel in scale.panels]
     for claim in table.claims:
         where = f"{table.name}, claim {claim.name}"
-        claim.check(where)
+        claim.check(where, [column.name for column in table.columns])
         for name in claim.rows:
             _find(table.rows, f"row in {where}:", name)
         for pattern in claim.panels:
@@ -280,6 +306,32 @@ def _check_columns(table: Table) -> None:
         if column.relative and table.baseline is None:
             raise UserError(f"{where} is relative, so the table needs a baseline")
         _check_margin(column.margin, where)
+
+
+def _check_scale(table: Table, scale: Scale) -> None:
+    """Columns that exist, with all that they are the mean of, and metrics that exist, in the place of used ones."""
+    where = f"{table.name}, scale {scale.name}"
+    named = {column.name: column for column in table.columns}
+    rows = [row.name for row in table.rows]
+    for name in scale.rows:
+        if name not in rows:
+            raise unknown_name(f"row in {where}:", name, rows)
+    if scale.rows and table.baseline is not None and table.baseline not in scale.rows:
+        raise UserError(f"{where}: rows leave out {table.baseline}, the baseline")
+    for name in scale.columns:
+        if name not in named:
+            raise unknown_name(f"column in {where}:", name, named)
+        for part in named[name].mean_of:
+            if part not in scale.columns:
+                raise UserError(
+                    f"{where}: the column {name} is the mean of {part}, which the scale leaves out"
+                )
+    used = {metric for item in table.columns for metric in item.metric}
+    used |= {metric for claim in table.claims for metric in claim.metrics}
+    for metric, other in scale.stand_ins.items():
+        if metric not in used:
+            raise unknown_name(f"metric in {where}, stand_ins:", metric, sorted(used))
+        check_metric(other, f"{where}, stand_ins")
 
 
 def _check_margin(margin: float | None, where: str) -> None:
