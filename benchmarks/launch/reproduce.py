@@ -211,6 +211,7 @@ def _write(request: Request, cards: Mapping[Place, Card | None]) -> None:
     """Write the report and show its main table."""
     from rich.console import Console
 
+    from benchmarks.reports.index import write_index
     from benchmarks.reports.render import write_report
     from benchmarks.reports.terminal import terminal_table
 
@@ -224,6 +225,7 @@ def _write(request: Request, cards: Mapping[Place, Card | None]) -> None:
         request.reports / request.scale,
         request.again,
     )
+    write_index(request.reports)
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH  # rich assumes 80 columns, which breaks the table

@@ -1,4 +1,4 @@
-"""A table's report: Markdown, plots and the cards it was made from, so that it can be made again."""
+"""A table's report: Markdown, a page of it, plots and the cards it was made from, so that it can be made again."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ from pathlib import Path
 
 from benchmarks.errors import UserError
 from benchmarks.markdown import template
-from benchmarks.reports import sections
+from benchmarks.reports import headline, origin, run_sections, sections
 from benchmarks.reports.evidence import Cards, Evidence, gather
-from benchmarks.reports.plots import corruption_plot, severity_plot
+from benchmarks.reports.html import page
+from benchmarks.reports.index import SUMMARY, summary
+from benchmarks.reports.plot_set import plots_of
 from benchmarks.reports.terminal import terminal_table
-from benchmarks.reports.text import summary
+from benchmarks.reports.text import MARKS, literal, prose
 from benchmarks.reports.verdicts import ALPHA, POWER
 from benchmarks.results.card import Card
-from benchmarks.results.files import write_text
+from benchmarks.results.files import write_json, write_text
 from benchmarks.tables.published import Published
 from benchmarks.tables.table import FULL, Table
 
 __all__ = ["markdown", "terminal_table", "write_report"]
-
-PLOTS = {
-    "severity.png": ("Error against severity", severity_plot),
-    "corruptions.png": ("Corruption error relative to the baseline row", corruption_plot),
-}
 
 
 def write_report(
@@ -37,11 +34,10 @@ def write_report(
     folder: Path,
     command: str,
 ) -> Path:
-    """Write ``folder``/<table with - for />.md, and beside it a folder with its plots and cards; return the
-    path.
+    """Write ``folder``/<table with - for />.md and .html, and beside them a folder with plots, cards and a summary.
 
     ``cards`` maps (panel, row, seed) to the card, or None where the cell was not run. ``command`` is what
-    makes the report again. The same arguments give the same bytes.
+    makes the report again. The same arguments give the same bytes. Returns the Markdown's path.
     """
     evidence = gather(table, scale, seeds, cards, published)
     if not evidence.cards:
@@ -50,12 +46,26 @@ def write_report(
     beside = folder / slug
     (beside / "cards").mkdir(parents=True, exist_ok=True)
     for card in evidence.cards:
-        write_text(beside / "cards" / f"{card['id']}.json", card_text(card))
-    for name, (_, draw) in PLOTS.items():
-        draw(evidence, beside / name)
+        _copy(card, beside / "cards")
+    plots = plots_of(evidence)
+    for old in beside.glob("*.png"):
+        if old.name not in {plot.file for plot in plots}:
+            old.unlink()
+    for plot in plots:
+        plot.draw(evidence, beside / plot.file)
+    write_json(beside / SUMMARY, summary(evidence))
     path = folder / f"{slug}.md"
-    write_text(path, markdown(evidence, slug, command))
+    text = markdown(evidence, slug, command)
+    write_text(path, text)
+    write_text(path.with_suffix(".html"), page(text))
     return path
+
+
+def _copy(card: Card, folder: Path) -> None:
+    """A card beside the report. It can be made again, so nothing waits for the disk; one that is there stays."""
+    path, text = folder / f"{card['id']}.json", card_text(card)
+    if not path.is_file() or path.read_text("utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def card_text(card: Card) -> str:
@@ -67,30 +77,48 @@ def card_text(card: Card) -> str:
 def markdown(evidence: Evidence, slug: str, command: str) -> str:
     """The report's text. ``slug``: the folder beside it that holds plots and cards."""
     digest = hashlib.sha256(json.dumps(evidence.cards, sort_keys=True).encode()).hexdigest()
-    panels = evidence.scale.panels
+    table, scale = evidence.table, evidence.scale
+    panels = scale.panels
+    margins = [column for column in table.columns if column.margin is not None]
+    corrupted = any(of["corrupted"] for card in evidence.cards for of in (card["metrics"] or {}).values())
+    cards = f"reports/{scale.name}/{slug}/cards"
     return template("reports", "table.md.j2").render(
-        table=evidence.table,
-        scale=evidence.scale,
-        full=evidence.scale.name == FULL,
+        title=prose(table.title),
+        about=prose(scale.about),
+        table=table,
+        scale=scale,
+        full=scale.name == FULL,
         published=evidence.published,
         seeds=evidence.seeds,
-        summary=summary(evidence),
-        runs=sections.run_counts(evidence),
+        sentence=headline.sentence(evidence),
+        counts=headline.verdict_counts(evidence),
+        unknown=headline.unknown(evidence),
+        marks=MARKS,
         claims=sections.claims(evidence),
         claim_details=sections.claim_details(evidence),
-        numbers=[(panel, sections.numbers(evidence, panel, slug)) for panel in panels],
-        types=[(panel, sections.by_type(evidence, panel)) for panel in panels],
+        numbers=[
+            (panel, sections.grid(evidence, panel, slug), sections.numbers(evidence, panel))
+            for panel in panels
+        ],
+        plots=plots_of(evidence),
+        slug=slug,
+        types=[(panel, sections.by_type(evidence, panel)) for panel in panels] if corrupted else [],
         measures=[(panel, sections.further_measures(evidence, panel)) for panel in panels],
-        costs=[(panel, sections.costs(evidence, panel), sections.sizes(evidence, panel)) for panel in panels],
+        training=[(panel, run_sections.training(evidence, panel)) for panel in panels],
+        costs=[
+            (panel, run_sections.costs(evidence, panel), run_sections.sizes(evidence, panel))
+            for panel in panels
+        ],
         printed=sections.printed(evidence),
         test_images=sections.test_sets(evidence),
         unmeasured=sections.unmeasured(evidence),
-        margins=[column for column in evidence.table.columns if column.margin is not None],
-        provenance=sections.provenance(evidence),
-        plots={name: f"{slug}/{name}" for name in PLOTS},
-        baseline=evidence.table.row(evidence.table.baseline) if evidence.table.baseline else None,
+        margins=", ".join(f"{column.label} ±{column.margin} {column.unit}" for column in margins),
+        deviations=origin.deviations(evidence),
+        provenance=origin.provenance(evidence),
+        baseline=literal(table.row(table.baseline).title) if table.baseline else None,
         digest=digest,
         command=command,
+        from_cards=f"{command.replace('weightaug reproduce', 'weightaug report', 1)} --cards {cards}",
         alpha=ALPHA,
         power=POWER,
     )

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from statistics import fmean
 
 from benchmarks.reports.claim_findings import Side
-from benchmarks.reports.evidence import ClaimFinding, Evidence, Line, Sample
+from benchmarks.reports.evidence import ClaimFinding, Evidence, Line, Number
 from benchmarks.reports.measures import corruption_types, test_images
 from benchmarks.reports.text import (
+    MARKS,
     claim_evidence,
     cost_text,
     difference_text,
     finding_text,
-    flat,
+    interval_text,
+    literal,
     p_value,
-    plain,
+    prose,
     published_text,
-    row_verdict,
     spread_text,
 )
 from benchmarks.reports.verdicts import Verdict
@@ -26,7 +26,9 @@ from benchmarks.results.card import MEASURED, Card
 from benchmarks.tables.table import Panel
 
 OWN = " †"  # marks a row of our own
-MEBI = 2.0**20
+WIDE = 6
+"""A table of more columns is turned where it has fewer rows."""
+ATTACK_FACTS = ("n", "epsilon", "steps", "step_size")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def claims(evidence: Evidence) -> Grid:
     for claim in evidence.table.claims:
         cells = [_claim_cell(found.get((claim.name, place))) for place in places]
         if any(cells):
-            rows.append([f"{claim.text}<br><sub>{claim.source}</sub>", *cells])
+            rows.append([f"{prose(claim.text)}<br><sub>{prose(claim.source)}</sub>", *cells])
     return Grid(["Claim", *places.values()], rows)
 
 
@@ -57,9 +59,10 @@ def _claim_cell(this: ClaimFinding | None) -> str:
     numbers = claim_evidence(this)
     if this.finding.corrected_p is not None:
         numbers += f", {p_value(this.finding.corrected_p)}"
-    parts = [_strong(this.finding.verdict, finding_text(this.finding)), numbers]
-    if this.finding.reason not in parts[0]:
-        parts.append(this.finding.reason)
+    verdict, reason = literal(finding_text(this.finding)), literal(this.finding.reason)
+    parts = [f"{MARKS[this.finding.verdict]} {_strong(this.finding.verdict, verdict)}", numbers]
+    if reason not in verdict:
+        parts.append(reason)
     return "<br>".join(part for part in parts if part != "–")
 
 
@@ -73,11 +76,11 @@ def claim_details(evidence: Evidence) -> Grid:
             [
                 f"`{this.claim.name}`",
                 this.panel.label if this.panel else "together",
-                "<br>".join(f"{side.title}: {_claim_side(side)}" for side in this.sides),
+                "<br>".join(f"{literal(side.title)}: {_claim_side(side)}" for side in this.sides),
                 claim_evidence(this),
                 " → ".join(ps) or "–",
                 str(finding.verdict),
-                finding.reason or "–",
+                literal(finding.reason) or "–",
             ]
         )
     headings = ["Claim", "Model", "Measured", "Estimate (90 % interval)"]
@@ -88,24 +91,52 @@ def _claim_side(side: Side) -> str:
     return cost_text(side.sample) if side.metric.startswith("cost.") else spread_text(side.sample)
 
 
-def numbers(evidence: Evidence, panel: Panel, slug: str) -> Grid:
-    """Published, measured and difference of every column, the verdict, and links to the cards by seed."""
-    headings = ["", "Epochs"]
-    for column in evidence.table.columns:
-        headings += [f"{column.label} ({column.unit})<br>published", "measured", "difference"]
+def grid(evidence: Evidence, panel: Panel, slug: str) -> Grid:
+    """Row by column: measured with the verdict's mark, published below; and the cards of every row.
+
+    A table with many columns is turned, so that its lines are not wider than a page.
+    """
+    columns, lines = evidence.table.columns, evidence.lines[panel.name]
+    cells = [[*map(_grid_cell, line.numbers), _epochs(line), _card_links(line, slug)] for line in lines]
+    across = [*(f"{prose(column.label)} ({column.unit})" for column in columns), "epochs", "cards by seed"]
+    down = [titled(line) for line in lines]
+    if len(columns) > WIDE and len(columns) > len(lines):
+        across, down, cells = down, across, [list(turned) for turned in zip(*cells, strict=True)]
+    return Grid(["", *across], [[name, *row] for name, row in zip(down, cells, strict=True)])
+
+
+def _grid_cell(number: Number) -> str:
+    measured = f"{spread_text(number.sample, number.column.digits)} {MARKS[number.finding.verdict]}"
+    printed = published_text(number)
+    return measured if printed == "–" else f"{measured}<br><sub>published {printed}</sub>"
+
+
+def numbers(evidence: Evidence, panel: Panel) -> Grid:
+    """A line for each row and column: published, measured, difference, its interval, the verdict and its reason."""
     rows = []
     for line in evidence.lines[panel.name]:
-        cells = [title(line), _epochs(line)]
         for number in line.numbers:
-            measured = spread_text(number.sample, number.column.digits)
-            cells += [published_text(number), measured, difference_text(number)]
-        rows.append([*cells, row_verdict(line.numbers), _card_links(line, slug)])
-    return Grid([*headings, "Verdict", "Seeds"], rows)
+            verdict = literal(finding_text(number.finding))
+            reason = literal(number.finding.reason)
+            rows.append(
+                [
+                    titled(line),
+                    f"{prose(number.column.label)} ({number.column.unit})",
+                    published_text(number),
+                    spread_text(number.sample, number.column.digits),
+                    difference_text(number),
+                    interval_text(number),
+                    f"{MARKS[number.finding.verdict]} {verdict}",
+                    reason if reason and reason not in verdict else "",
+                ]
+            )
+    headings = ["Row", "Column", "published", "measured", "difference", "90 % interval", "verdict", "note"]
+    return Grid(headings, rows)
 
 
-def title(line: Line) -> str:
-    """The row's label, marked if it is not in the paper."""
-    return line.row.label + ("" if line.row.published else OWN)
+def titled(line: Line) -> str:
+    """The row's label and epochs, marked if it is not in the paper."""
+    return literal(line.row.title) + ("" if line.row.published else OWN)
 
 
 def _epochs(line: Line) -> str:
@@ -121,9 +152,18 @@ def _card_links(line: Line, slug: str) -> str:
         if card is None:
             links.append(f"{seed} NOT RUN")
         else:
-            links.append(f"[{seed}]({slug}/cards/{card['id']}.json)")
-            links[-1] += " diverged" if card["status"] == "diverged" else ""
+            links.append(f"[{seed}]({slug}/cards/{card['id']}.json){_divergence(card)}")
     return ", ".join(links)
+
+
+def _divergence(card: Card) -> str:
+    """Where a run diverged; empty where it did not."""
+    if card["status"] != "diverged":
+        return ""
+    at = card["diverged_at"] or {}
+    return " diverged" + (
+        f" (epoch {at['epoch']}, step {at['step']})" if {"epoch", "step"} <= at.keys() else ""
+    )
 
 
 def by_type(evidence: Evidence, panel: Panel) -> Grid:
@@ -134,78 +174,44 @@ def by_type(evidence: Evidence, panel: Panel) -> Grid:
     rows = []
     for line in lines:
         samples = [evidence.sample(panel.name, line.row, f"type.{name}.error") for name in types]
-        rows.append([_titled(line), *(spread_text(sample, 1) for sample in samples)])
+        rows.append([titled(line), *(spread_text(sample, 1) for sample in samples)])
     return Grid(["Error (%)", *(name.replace("_", " ") for name in types)], rows)
 
 
 def further_measures(evidence: Evidence, panel: Panel) -> Grid:
-    """Top-3 error, negative log-likelihood and calibration error, on clean and corrupted inputs."""
-    labels = {"top3_error": "top-3 error (%)", "nll": "NLL (nats)", "ece": "ECE (fraction)"}
-    metrics = {f"{where}.{key}": key for where in ("clean", "corrupted") for key in MEASURED if key in labels}
+    """Top-3 error, negative log-likelihood, calibration error; all that was measured of attacks and shifted images."""
     rows = []
-    for line in evidence.lines[panel.name]:
-        samples = [(evidence.sample(panel.name, line.row, metric), key) for metric, key in metrics.items()]
-        rows.append(
-            [_titled(line), *(spread_text(sample, 3 if key == "ece" else 2) for sample, key in samples)]
-        )
-    headings = [f"{metric.split('.')[0]}<br>{labels[key]}" for metric, key in metrics.items()]
-    return Grid(["", *headings], rows)
+    for metric, heading, digits in _further(evidence, panel):
+        samples = [evidence.sample(panel.name, line.row, metric) for line in evidence.lines[panel.name]]
+        rows.append([heading, *(spread_text(sample, digits) for sample in samples)])
+    return Grid(["", *(titled(line) for line in evidence.lines[panel.name])], rows)
 
 
-def costs(evidence: Evidence, panel: Panel) -> Grid:
-    """What training cost, in seconds and relative to the baseline row, and the size of the model."""
-    baseline = evidence.table.baseline
-    base = None if baseline is None else _cost(evidence, panel, evidence.table.row(baseline).name)
-    rows = []
-    for line in evidence.lines[panel.name]:
-        seconds = _cost(evidence, panel, line.row.name)
-        memory = evidence.sample(panel.name, line.row, "cost.peak_memory_bytes")
-        peak = plain(max(memory.values.values()) / MEBI, 0) if memory.values else "–"
-        total = cost_text(evidence.sample(panel.name, line.row, "cost.training_seconds"), 1)
-        evaluation = cost_text(evidence.sample(panel.name, line.row, "cost.evaluation_seconds"), 1)
-        row = [_titled(line), cost_text(seconds, 3), total, evaluation, peak]
-        if base is not None:
-            row.insert(2, _relative(seconds, base))
-        rows.append(row)
-    headings = ["", "s / epoch", "training (s)", "evaluation (s)", "peak memory (MiB)"]
-    if base is not None:
-        headings.insert(2, "relative")
-    return Grid(headings, rows)
-
-
-def sizes(evidence: Evidence, panel: Panel) -> Grid:
-    """Parameters, MACs and FLOPs of one forward pass; one row for each distinct size."""
-    rows: dict[tuple[str, ...], list[str]] = {}
+def _further(evidence: Evidence, panel: Panel) -> list[tuple[str, str, int]]:
+    """Metric, heading, digits."""
+    labels = {
+        "error": "error (%)",
+        "top3_error": "top-3 error (%)",
+        "nll": "NLL (nats)",
+        "ece": "ECE (fraction)",
+    }
+    found = [(f"{where}.{key}", where, key) for where in ("clean", "corrupted") for key in MEASURED[1:]]
+    special: dict[str, tuple[str, str]] = {}
     for line in evidence.lines[panel.name]:
         for card in line.cards.values():
-            if card is not None:
-                titles = rows.setdefault(_size(card), [])
-                titles += [] if _titled(line) in titles else [_titled(line)]
-    everything = [_titled(line) for line in evidence.lines[panel.name] if any(line.cards.values())]
-    names = ["all rows" if titles == everything else ", ".join(titles) for titles in rows.values()]
-    return Grid(
-        ["Model size", "parameters", "MACs", "FLOPs", "operators not counted"],
-        [[name, *size] for name, size in zip(names, rows, strict=True)],
-    )
-
-
-def _size(card: Card) -> tuple[str, ...]:
-    cost = card["cost"]
-    counts = [cost.get(key) for key in ("parameters", "macs", "flops")]
-    operators = cost.get("uncounted_operators")
-    return (
-        *("–" if count is None else f"{count:,}" for count in counts),
-        "–" if operators is None else flat(operators) or "none",
-    )
-
-
-def _cost(evidence: Evidence, panel: Panel, row: str) -> Sample:
-    return evidence.sample(panel.name, evidence.table.row(row), "cost.seconds_per_epoch")
-
-
-def _relative(seconds: Sample, base: Sample) -> str:
-    ratios = [value / base.values[seed] for seed, value in seconds.values.items() if base.values.get(seed)]
-    return f"{plain(fmean(ratios))} ×" if ratios else "–"
+            of = ((card or {}).get("metrics") or {}).get(line.row.mode, {})
+            for name, values in of.get("attacks", {}).items():
+                facts = ", ".join(
+                    f"{key} {values[key]:g}" for key in ATTACK_FACTS if values.get(key) is not None
+                )
+                special |= {f"attack.{name}.{key}": (f"{name} ({facts})", key) for key in MEASURED}
+            for name, values in of.get("shifted", {}).items():
+                told = f"{name} ({values['n']:,} images)"
+                special |= {f"shifted.{name}.{key}": (told, key) for key in MEASURED if key in values}
+    found += [(metric, where, key) for metric, (where, key) in special.items()]
+    return [
+        (metric, f"{literal(where)}: {labels[key]}", 3 if key == "ece" else 2) for metric, where, key in found
+    ]
 
 
 def printed(evidence: Evidence) -> Grid | None:
@@ -219,7 +225,7 @@ def printed(evidence: Evidence) -> Grid | None:
         for key, column in published.columns.items():
             value = row.values[key]
             cells.append("–" if value.value is None else column.show(value.value))
-        rows.append([row.label, str(row.epochs or ""), *cells])
+        rows.append([literal(row.label), str(row.epochs or ""), *cells])
     headings = [
         column.label + (f" ({column.unit})" if column.unit != "%" else "")
         for column in published.columns.values()
@@ -250,32 +256,6 @@ def run_counts(evidence: Evidence) -> str:
     if missing := evidence.missing:
         parts.append(f"{missing} {Verdict.NOT_RUN}")
     return ", ".join(parts)
-
-
-def provenance(evidence: Evidence) -> Grid:
-    """What the cards say of where they come from; one row for each distinct value."""
-    sources = [card["provenance"] for card in evidence.cards]
-    rows = []
-    for key in ("commit", "hardware", "device", "threads", "versions", "command"):
-        texts = Counter(_origin(source, key) for source in sources)
-        for text, count in texts.items():
-            rows.append([key, f"{text}{f' ({count} of {len(sources)} cards)' if len(texts) > 1 else ''}"])
-    resumed = sum(card["cost"].get("resumed") or 0 for card in evidence.cards)
-    if resumed:
-        rows.append(["continued", f"{resumed} times from a checkpoint"])
-    started, finished = (sorted(s[key] for s in sources if s.get(key)) for key in ("started", "finished"))
-    if started and finished:
-        rows.append(["trained", f"from {started[0]} to {finished[-1]}"])
-    return Grid(["", ""], rows)
-
-
-def _origin(source: dict[str, object], key: str) -> str:
-    text = flat(source.get(key, "not recorded"))
-    return f"{text}, with uncommitted changes" if key == "commit" and source.get("dirty") else text
-
-
-def _titled(line: Line) -> str:
-    return line.row.title + ("" if line.row.published else OWN)
 
 
 def _strong(verdict: Verdict, text: str) -> str:

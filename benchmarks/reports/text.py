@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,28 @@ KINDS: dict[str, type[Claim] | None] = {
     **{cls.plural: cls for cls in (Ordering, Ratio, StatedNumber)},
     "published numbers": None,
 }
+MARKS = {
+    Verdict.REPRODUCED: "✓",
+    Verdict.DIFFERENT: "✗",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.NO_REFERENCE: "○",
+    Verdict.PROTOCOL_MISMATCH: "⊘",
+    Verdict.NOT_RUN: "–",
+}
+"""Signs that differ in form, for cells too small for a word."""
+ACTIVE = re.compile(r"[\\`*\[\]<>~]|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown may take for markup; an underscore inside a word is none."""
+
+
+def literal(text: object) -> str:
+    """``text`` from a card, a setting or a command line, so that Markdown and HTML show it as it stands."""
+    line = " ".join(str(text).split()).replace("&", "&amp;")
+    return ACTIVE.sub(lambda found: f"\\{found.group()}", line)
+
+
+def prose(text: str) -> str:
+    """A sentence of a table's file, in which Markdown may stand but no HTML."""
+    return text.replace("<", "&lt;")
 
 
 def plain(number: float, digits: int = 2) -> str:
@@ -59,22 +82,17 @@ def published_text(number: Number) -> str:
 
 
 def difference_text(number: Number) -> str:
-    """Measured minus published, with the 90 % interval where one was computed."""
+    """Measured minus published."""
+    finding = number.finding
+    return "–" if finding.estimate is None else signed(finding.estimate, number.column.digits)
+
+
+def interval_text(number: Number) -> str:
+    """The 90 % interval of the difference, where one was computed."""
     finding, digits = number.finding, number.column.digits
-    if finding.estimate is None:
-        return "–"
-    text = signed(finding.estimate, digits)
     if finding.low is None or finding.high is None:
-        return text
-    return f"{text} ({signed(finding.low, digits)} to {signed(finding.high, digits)})"
-
-
-def row_verdict(numbers: tuple[Number, ...]) -> str:
-    """One verdict for a row whose columns agree, else one for each column."""
-    texts = {number.column.label: finding_text(number.finding) for number in numbers}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "<br>".join(f"{label}: {text}" for label, text in texts.items())
+        return "–"
+    return f"{signed(finding.low, digits)} to {signed(finding.high, digits)}"
 
 
 def finding_text(finding: Finding) -> str:
