@@ -40,7 +40,9 @@ def plots_of(evidence: Evidence) -> list[Plot]:
         caption = "Mean over seeds; the thin line reaches from the lowest seed to the highest. Pale: rows of our own."
         found.append(Plot("cost.png", "Training time", caption, cost_plot))
     if any(len(_works(evidence, panel)) > 1 for panel in evidence.lines):
-        caption = "Multiply-adds of a forward pass; with shadow weights (DOM) those expected without the zeros."
+        caption = (
+            "Multiply-adds of a forward pass; with shadow weights (DOM) those expected without the zeros."
+        )
         found.append(Plot("work.png", "Clean error against multiply-adds", caption, work_plot))
     return found
 

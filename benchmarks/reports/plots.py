@@ -102,7 +102,9 @@ def label_axes(figure: Figure, handles: dict[str, Any], x: str, y: str) -> None:
         if place is not None and place.is_last_row():
             axis.set_xlabel(x)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=_legend_columns(handles))
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=_legend_columns(handles)
+        )
 
 
 def _legend_columns(handles: dict[str, Any]) -> int:

@@ -93,7 +93,7 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
         sentence=headline.sentence(evidence),
         counts=headline.verdict_counts(evidence),
         unknown=headline.unknown(evidence),
-        marks=MARKS,
+        marks={verdict: mark for verdict, mark in MARKS.items() if evidence.counts(None)[verdict]},
         claims=sections.claims(evidence),
         claim_details=sections.claim_details(evidence),
         numbers=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,13 +26,13 @@ MARKS = {
     Verdict.NOT_RUN: "–",
 }
 """Signs that differ in form, for cells too small for a word."""
-ACTIVE = re.compile(r"[\\`*\[\]<>~]|(?<![^\W_])_|_(?![^\W_])")
+ACTIVE = re.compile(r"[\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown may take for markup; an underscore inside a word is none."""
 
 
 def literal(text: object) -> str:
     """``text`` from a card, a setting or a command line, so that Markdown and HTML show it as it stands."""
-    line = " ".join(str(text).split()).replace("&", "&amp;")
+    line = html.escape(" ".join(str(text).split()), quote=False)
     return ACTIVE.sub(lambda found: f"\\{found.group()}", line)
 
 

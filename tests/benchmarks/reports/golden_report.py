@@ -66,13 +66,16 @@ def _cards(scale: str) -> Cards:
     made = fake_cards(TABLE, scale, SEEDS, DIVERGED if smoke else (), MISSING if smoke else ())
     for place, cell_id in request(scale).places.items():
         if made[place] is not None:
-            made[place] |= {"id": cell_id, "cell": json.loads(json.dumps(request(scale).cells[cell_id].as_dict()))}
+            made[place] |= {
+                "id": cell_id,
+                "cell": json.loads(json.dumps(request(scale).cells[cell_id].as_dict())),
+            }
     return made
 
 
 def cards(scale: str) -> Cards:
     """The good cards of the golden report at ``scale``."""
-    return copy.copy(_cards(scale))
+    return copy.deepcopy(_cards(scale))
 
 
 def damaged() -> dict[str, str]:
@@ -109,7 +112,16 @@ def report(scale: str, folder: Path) -> Path:
     copied = folder / "cards"
     if not copied.is_dir():
         shutil.copytree(STORE, copied)
-    arguments = ["report", "test/golden", "--scale", scale, "--cards", str(copied), "--reports", str(folder / "reports")]
+    arguments = [
+        "report",
+        "test/golden",
+        "--scale",
+        scale,
+        "--cards",
+        str(copied),
+        "--reports",
+        str(folder / "reports"),
+    ]
     with registered(), mock.patch.object(sys, "argv", ["weightaug", *arguments]):
         assert not cli.main()
     return folder / "reports" / scale / "test-golden.md"
