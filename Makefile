@@ -10,15 +10,15 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 OPTIONS := --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) device=$(DEVICE)
-TABLES  := table1 table2 table3
+TABLES  := table1 table2 table3 figure3 figure4 figure5 figure6 figure7 accuracy flops
 
 .PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report test lint regress bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## (.*)/\1\t\2/; s/reproduce-table1 .*-table3/reproduce-table1|2|3/' | \
-	  awk -F '\t' '{printf "  make %-24s %s\n", $$1, $$2}'
-	@echo "Variables: SCALE=full|smoke (now $(SCALE)) SEEDS=N DEVICE=auto|cpu|cuda (now $(DEVICE)) PAPER=damp|was (now $(PAPER))"
+	@printf "  make %-24s %s\n" reproduce-TABLE "train and report a table at SCALE: $(TABLES)"
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-24s %s\n", $$1, $$2}'
+	@echo "Variables: SCALE=full|reduced|smoke (now $(SCALE)) SEEDS=N DEVICE=auto|cpu|cuda (now $(DEVICE)) PAPER=damp|was (now $(PAPER))"
 
 setup: $(READY)  ## make .venv with the pinned packages
 $(READY): pyproject.toml $(CONSTRAINTS)
@@ -29,7 +29,8 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
-reproduce-table1 reproduce-table2 reproduce-table3: reproduce-%: $(READY)  ## train and report a table of PAPER at SCALE
+reproduce-accuracy reproduce-flops: PAPER := was
+$(TABLES:%=reproduce-%): reproduce-%: $(READY)
 	@$(BIN)/weightaug reproduce $(PAPER)/$* $(OPTIONS)
 
 reproduce-all: $(READY)  ## every registered table of PAPER at SCALE
@@ -40,7 +41,7 @@ reproduce-all: $(READY)  ## every registered table of PAPER at SCALE
 report: $(READY)  ## make the reports of PAPER at SCALE again from their cards, without training
 	@tables=$$($(BIN)/weightaug list tables | awk '$$1 ~ "^$(PAPER)/" {print $$1}'); \
 	  test -n "$$tables" || { echo "weightaug: error: no table of PAPER=$(PAPER) is registered" >&2; exit 2; }; \
-	  for table in $$tables; do $(BIN)/weightaug report $$table $(OPTIONS) || exit $$?; done
+	  status=0; for table in $$tables; do $(BIN)/weightaug report $$table $(OPTIONS) || status=$$?; done; exit $$status
 
 test: $(READY)  ## style, types and tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy

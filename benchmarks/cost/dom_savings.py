@@ -179,7 +179,10 @@ def savings(method: WAS, input_shape: tuple[int, ...], translate: float = 0.3) -
     cost = dom_cost(method, input_shape)
     if not cost.layers:
         return {}
-    found = {"dom_saving_moved": mean_saving_moved(cost, translate)}
+    found = {
+        "dom_saving_moved": mean_saving_moved(cost, translate),
+        "dom_saving_shift": cost.expected_saving(RandomShift(translate)),
+    }
     by_distance = saving_by_distance(cost, translate)
     found |= {
         name: by_distance[way]

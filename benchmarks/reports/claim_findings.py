@@ -102,34 +102,35 @@ def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], samples: Samples) -> J
 
 
 def _number(claim: Number, panels: list[str], rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
-    by_row = [[samples.of(panel, row, claim.metric) for panel in panels] for row in rows]
-    for of_row in by_row:
-        for sample in of_row:
-            if lacking := _lacking(sample):
-                return tuple(_sides(claim, rows, by_row)), lacking
-    summary = max if claim.over == HIGHEST else fmean
-    differences = [
-        combine(pair, lambda sides: sides[0] - sum(sides[1:])) for pair in zip(*by_row, strict=True)
-    ]
-    sample = combine(differences, summary)
-    sides = tuple(_sides(claim, rows, by_row))
-    values = list(sample.counted.values())
+    mains, minus = rows[: len(claim.row)], rows[len(claim.row) :]
+    places = [(panel, row) for panel in panels for row in mains]
+    found = [samples.of(panel, row, claim.metric) for panel, row in places]
+    taken = [[samples.of(panel, other, claim.metric) for other in minus] for panel, _ in places]
+    sides = [Side(" and ".join(row.title for row in mains), claim.metric, _mean(found))]
+    sides += (
+        [Side(minus[0].title, claim.metric, _mean([part for parts in taken for part in parts]))]
+        if minus
+        else []
+    )
+    for sample in (*found, *(part for parts in taken for part in parts)):
+        if lacking := _lacking(sample):
+            return tuple(sides), lacking
+    pairs = [[sample, *parts] for sample, parts in zip(found, taken, strict=True)]
+    differences = [combine(pair, lambda numbers: numbers[0] - sum(numbers[1:])) for pair in pairs]
+    values = list(combine(differences, max if claim.over == HIGHEST else fmean).counted.values())
     estimate = fmean(values) if values else None
     if claim.mismatch or scale.name != FULL:
-        return sides, Finding(Verdict.PROTOCOL_MISMATCH, claim.mismatch or f"{scale.name} scale", estimate)
+        reason = claim.mismatch or f"{scale.name} scale"
+        return tuple(sides), Finding(Verdict.PROTOCOL_MISMATCH, reason, estimate)
     if exact(claim.metric) and values:
-        return sides, compare_count(values, claim.expected, claim.margin)
+        return tuple(sides), compare_count(values, claim.expected, claim.margin)
     if len(values) < 2:
-        return sides, _too_few(len(values), estimate)
-    return sides, equivalence(difference_from_stated(values), claim.expected, claim.margin)
+        return tuple(sides), _too_few(len(values), estimate)
+    return tuple(sides), equivalence(difference_from_stated(values), claim.expected, claim.margin)
 
 
-def _sides(claim: Number, rows: Sequence[Row], by_row: list[list[Sample]]) -> list[Side]:
-    """The rows' own numbers, over several panels their mean."""
-    return [
-        Side(row.title, claim.metric, of_row[0] if len(of_row) == 1 else combine(of_row, fmean))
-        for row, of_row in zip(rows, by_row, strict=True)
-    ]
+def _mean(samples: list[Sample]) -> Sample:
+    return samples[0] if len(samples) == 1 else combine(samples, fmean)
 
 
 def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples) -> Judged:

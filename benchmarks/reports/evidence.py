@@ -77,7 +77,7 @@ class Evidence:
         """The verdicts on claims of one kind, or on the published numbers (None)."""
         if kind is None:
             numbers = (n for lines in self.lines.values() for line in lines for n in line.numbers)
-            return Counter(number.finding.verdict for number in numbers)
+            return Counter(number.finding.verdict for number in numbers if number.published is not None)
         return Counter(found.finding.verdict for found in self.claims if isinstance(found.claim, kind))
 
     def sample(self, panel: str, row: Row, metric: str) -> Sample:

@@ -26,7 +26,8 @@
                 {name: count}, seconds_per_epoch (training only), training_seconds, evaluation_seconds,
                 peak_memory_bytes, resumed (how often the run was continued from a checkpoint). With WAS also what DOM
                 saves, in % of the multiply-adds of one pass: dom_saving_expected (over the draws of its transform;
-                left out where the outcomes are not finitely many), dom_saving_axis, dom_saving_diagonal (every layer
+                left out where the outcomes are not finitely many), dom_saving_shift (over those of T1, the random
+                shift), dom_saving_axis, dom_saving_diagonal (every layer
                 draws a shift by one tap along one axis, along both), dom_saving_moved (mean over all shifts that
                 move)
     weights     {"sha256", "bytes"} of the trained weights that lie beside the cards, see
@@ -57,7 +58,13 @@ COSTS = (
     "peak_memory_bytes",
     "resumed",
 )
-COUNTED = ("dom_saving_expected", "dom_saving_axis", "dom_saving_diagonal", "dom_saving_moved")
+COUNTED = (
+    "dom_saving_expected",
+    "dom_saving_shift",
+    "dom_saving_axis",
+    "dom_saving_diagonal",
+    "dom_saving_moved",
+)
 """Costs that only some cards have."""
 
 Card = dict[str, Any]

@@ -120,14 +120,14 @@ class Ratio(Claim):
 class Number(Claim):
     """The metric of ``row``, less that of ``minus`` where there is one, is ``expected``, give or take ``margin``.
 
-    ``over``: on ``each`` panel, the ``mean`` over the panels, or the ``highest`` of them. ``mismatch``: why it is
-    not what the paper measured, at any scale; empty: it is.
+    ``over``: on ``each`` panel, the ``mean`` over the panels and rows, or the ``highest`` of them. ``mismatch``: why
+    it is not what the paper measured, at any scale; empty: it is.
     """
 
     kind = "number"
     plural = "stated numbers"
     metric: str
-    row: str
+    row: tuple[str, ...]
     expected: float
     margin: float
     minus: str | None = None
@@ -137,7 +137,7 @@ class Number(Claim):
 
     @property
     def rows(self) -> tuple[str, ...]:
-        return (self.row,) if self.minus is None else (self.row, self.minus)
+        return self.row if self.minus is None else (*self.row, self.minus)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -147,12 +147,14 @@ class Number(Claim):
         super().check(where, columns)
         if self.over not in OVER:
             raise unknown_name(f"value of over in {where}:", self.over, OVER)
+        if len(self.row) > 1 and self.over == EACH:
+            raise UserError(f"{where}: several rows need over: {MEAN} or over: {HIGHEST}")
 
 
 CLAIMS: dict[str, type[Ordering] | type[Ratio] | type[Number]] = {
     cls.kind: cls for cls in (Ordering, Ratio, Number)
 }
-LISTS = {"ordering": ("metric", "higher")}
+LISTS = {"ordering": ("metric", "higher"), "number": ("row",)}
 """Keys that may be a single name where the claim has several."""
 
 

@@ -22,6 +22,7 @@ from benchmarks.reports.verdicts import (
     decide_orderings,
     difference_from_published,
     equivalence,
+    every,
     mean_ratio,
     orderings,
     paired,
@@ -193,6 +194,28 @@ def test_false_orderings_are_rare_in_a_whole_table(means: list[float], runs: int
     false_reproduced, false_different = ordering_experiments(means, runs, count)
     assert false_reproduced <= most(ALPHA, count)
     assert false_different <= most(ALPHA, count)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.9])
+@pytest.mark.parametrize("means", [[-30.0, -30.0, 0.0], [0.0, 0.0, 0.0], [30.0, -30.0, 0.0]])
+def test_false_verdicts_on_several_comparisons_are_rare(means: list[float], shared: float) -> None:
+    """However much the comparisons depend on each other (``shared``: part of the noise that is common)."""
+    count, runs = 2000, 4
+    rng = np.random.default_rng(11)
+    reproduced = different = 0
+    for _ in range(count):
+        common = rng.normal(size=(runs, 1))
+        noise = shared**0.5 * common + (1 - shared) ** 0.5 * rng.normal(size=(runs, len(means)))
+        ps = stats.ttest_1samp(noise + means, 0, alternative="less").pvalue
+        tests = [Paired(0.0, 1.0, runs, 0.0, 0.0, float(p), 1 - float(p)) for p in ps]
+        verdict = decide_orderings([every(tests, "")])[0].verdict
+        reproduced += verdict is Verdict.REPRODUCED
+        different += verdict is Verdict.DIFFERENT
+    assert reproduced / count <= most(ALPHA, count)  # one comparison at least does not hold
+    if max(means) <= 0:
+        assert different / count <= most(ALPHA, count)  # none is the other way round
+    else:
+        assert different / count > 0.95
 
 
 # --- properties ---

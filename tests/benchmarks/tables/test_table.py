@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.config import load
 from benchmarks.errors import UserError
+from benchmarks.reports.aggregates import C_BAR, STANDARD
 from benchmarks.tables.claims import Ordering, Ratio
 from benchmarks.tables.published import load_published
 from benchmarks.tables.table import load_table
@@ -158,3 +160,49 @@ def test_nothing_heavy_is_imported_with_tables_and_measures() -> None:
 def test_a_report_needs_no_torch() -> None:
     code = "import sys, benchmarks.reports.render; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", TABLES, ids=[str(path.relative_to(CONFIGS)) for path in TABLES])
+def test_every_cell_of_every_scale_can_be_composed(path: Path) -> None:
+    table = load_table(path)
+    assert {"full", "reduced", "smoke"} == set(table.scales)
+    for scale in table.scales:
+        here = table.at(scale)
+        cells = [load(cell.overrides)[0] for cell in here.cells(scale, [0])]
+        assert len({cell.id for cell in cells}) == len(cells)  # no two cells are the same by another name
+        assert here.rows and here.columns and here.claims
+
+
+def test_the_corruptions_of_the_damp_tables_are_those_of_their_sources() -> None:
+    def read(name: str) -> dict[str, Any]:
+        return dict(yaml.safe_load((CONFIGS / "corruption" / f"{name}.yaml").read_text()))
+
+    both, sources = read("imagenet_c_and_cbar"), read("imagenet") | read("imagenet_cbar")
+    assert set(both) == {*STANDARD, *C_BAR}
+    assert both == {name: sources[name] for name in both}
+
+
+def test_the_hyper_parameters_are_the_papers() -> None:
+    """The table of hyper-parameters in the DAMP paper's appendix F, against the cells that full scale trains."""
+    expected = {
+        ("figure4", "cifar10"): (300, 128, 0.1, 5e-4, 0.2, 0.045, 1.0),
+        ("figure4", "cifar100"): (300, 128, 0.1, 5e-4, 0.1, 0.06, 2.0),
+        ("figure4", "tinyimagenet"): (150, 128, 0.1, 2.5e-4, 0.2, 0.2, 3.0),
+        ("table1", "resnet50"): (90, 2048, 0.8, 1e-4, 0.1, 0.05, 1.5),
+        ("table2", "vit-s16"): (100, 1024, 1e-3, 0.1, 0.25, 0.6, 3.0),
+        ("table3", "vit-s16"): (500, 1024, 1e-3, 0.1, 0.1, 0.015, 0.4),
+        ("table3", "vit-b16"): (275, 1024, 1e-3, 0.1, 0.15, 0.025, 0.6),
+    }
+    for (name, panel), (epochs, batch, rate, decay, sigma, sam, asam) in expected.items():
+        table = load_table(CONFIGS / "table" / "damp" / f"{name}.yaml").at("full")
+        planned = [cell for cell in table.cells("full", [0]) if cell.panel == panel]
+        cells = {cell.rows[0].removesuffix("-1x"): load(cell.overrides)[0] for cell in planned}
+        recipe = cells["damp"].recipe
+        assert (recipe.total_epochs, recipe.batch_size, recipe.learning_rate, recipe.weight_decay) == (
+            epochs, batch, rate, decay,
+        )  # fmt: skip
+        assert cells["damp"].method.arguments["sigma"] == sigma
+        assert (cells["sam"].method.arguments["rho"], cells["asam"].method.arguments["rho"]) == (sam, asam)
+        assert all(cells[row].method.arguments["sub_batches"] == 8 for row in ("damp", "sam", "asam"))
+        separate = {row for row in ("sam", "asam") if cells[row].method.arguments["batch_norm"] == "separate"}
+        assert separate == ({"sam", "asam"} if panel in ("tinyimagenet", "resnet50") else set())
