@@ -74,7 +74,7 @@ def unknown(evidence: Evidence) -> list[str]:
 def _findings(evidence: Evidence) -> Iterator[Finding]:
     for lines in evidence.lines.values():
         for line in lines:
-            yield from (number.finding for number in line.numbers)
+            yield from (number.finding for number in line.numbers if number.published is not None)
     yield from (found.finding for found in evidence.claims)
 
 

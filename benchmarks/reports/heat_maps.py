@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -83,17 +83,18 @@ def _heat_map(axis: Axes, table: Ratios, printed: Ratios) -> None:
     values = np.array([list(row.values()) for row in table.values()])
     shades = np.log(np.clip(values, 1 / STRONGEST, STRONGEST)) / math.log(STRONGEST)
     image = axis.imshow(shades, cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
+    # white on a dark shade, black on a pale one; without a value the page shows through
+    dark = image.to_rgba(shades)[..., :3] @ LUMINANCE < 0.5
     for (row, column), value in np.ndenumerate(values):
         missing = math.isnan(value)
-        # white on a dark shade, black on a pale one; without a value the page shows through
-        dark = image.to_rgba(shades)[row, column, :3] @ LUMINANCE < 0.5
-        colour = INK if missing else "#ffffff" if dark else "#202020"
+        colour = INK if missing else "#ffffff" if dark[row, column] else "#202020"
         text = "–" if missing else f"{value:.2f}"
         known = printed[titles[row]].get(names[column])
         lift = 0 if known is None else 0.16
-        axis.text(column, row - lift, text, ha="center", va="center", color=colour, fontsize=8)
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "in_layout": False}
+        axis.text(column, row - lift, text, fontsize=8, **style)
         if known is not None:
-            axis.text(column, row + 0.28, f"{known:.2f}", ha="center", va="center", color=colour, fontsize=6)
+            axis.text(column, row + 0.28, f"{known:.2f}", fontsize=6, **style)
     crowded = len(names) > CROWDED
     axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
     axis.tick_params("x", rotation=90 if crowded else 0)

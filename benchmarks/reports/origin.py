@@ -89,11 +89,16 @@ def _types(_: Evidence, cards: list[Card]) -> list[str]:
 
 
 def _precision(_: Evidence, cards: list[Card]) -> list[str]:
-    found = sorted({_setting(card, "recipe", "precision") or "float32" for card in cards} - {"float32"})
+    found = {_setting(card, "recipe", "precision") or "float32" for card in cards} - {"float32"}
     return [
-        f"Precision {literal(name)} {_share(cards, lambda c, n=name: _setting(c, 'recipe', 'precision') == n)}."
-        for name in found
+        f"Precision {literal(name)} {_share(cards, _has('recipe', 'precision', name))}."
+        for name in sorted(found)
     ]
+
+
+def _has(group: str, key: str, value: str) -> Callable[[Card], bool]:
+    """Whether a card's cell has the setting."""
+    return lambda card: _setting(card, group, key) == value
 
 
 def _batch_norm(_: Evidence, cards: list[Card]) -> list[str]:
@@ -101,9 +106,7 @@ def _batch_norm(_: Evidence, cards: list[Card]) -> list[str]:
         "reestimated": "BatchNorm's statistics were estimated anew on training images before the test",
         "batch": "BatchNorm took the statistics of each test batch",
     }
-    shares = {
-        mode: _share(cards, lambda c, m=mode: _setting(c, "evaluation", "batch_norm") == m) for mode in told
-    }
+    shares = {mode: _share(cards, _has("evaluation", "batch_norm", mode)) for mode in told}
     return [f"{told[mode]} {share}." for mode, share in shares.items() if share]
 
 

@@ -76,7 +76,7 @@ def card_text(card: Card) -> str:
 
 def markdown(evidence: Evidence, slug: str, command: str) -> str:
     """The report's text. ``slug``: the folder beside it that holds plots and cards."""
-    digest = hashlib.sha256(json.dumps(evidence.cards, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256("".join(map(card_text, evidence.cards)).encode()).hexdigest()
     table, scale = evidence.table, evidence.scale
     panels = scale.panels
     margins = [column for column in table.columns if column.margin is not None]
@@ -93,7 +93,7 @@ def markdown(evidence: Evidence, slug: str, command: str) -> str:
         sentence=headline.sentence(evidence),
         counts=headline.verdict_counts(evidence),
         unknown=headline.unknown(evidence),
-        marks={verdict: mark for verdict, mark in MARKS.items() if evidence.counts(None)[verdict]},
+        marks={verdict: mark for verdict, mark in MARKS.items() if verdict in sections.given(evidence)},
         claims=sections.claims(evidence),
         claim_details=sections.claim_details(evidence),
         numbers=[

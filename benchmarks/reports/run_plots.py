@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.reports.plots import COLOURS, INK, label_axes, panel_figure, report_figure, row_styles
 from benchmarks.reports.samples import Sample, combine
@@ -87,7 +87,7 @@ def cost_plot(evidence: Evidence, path: Path) -> None:
                 low, high = min(sample.values.values()), max(sample.values.values())
                 axis.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=4)
                 text = f"{sample.mean:.2f} ×" if relative else f"{sample.mean:.3g} s"
-                axis.text(max(high, sample.mean), place, f"  {text}", va="center", fontsize=8)
+                axis.text(high, place, f"  {text}", va="center", fontsize=8, in_layout=False)
             axis.set_yticks(range(rows), [line.row.title for line in lines], fontsize=8)
             axis.set_ylim(rows - 0.5, -0.5)
             axis.grid(False)
@@ -127,6 +127,7 @@ def work_plot(evidence: Evidence, path: Path) -> None:
                     panel.label, lowest, (0, -11), textcoords="offset points", fontsize=7, ha="center"
                 )
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(NullFormatter())
         axis.margins(0.08, 0.12)

@@ -105,6 +105,11 @@ def grid(evidence: Evidence, panel: Panel, slug: str) -> Grid:
     return Grid(["", *across], [[name, *row] for name, row in zip(down, cells, strict=True)])
 
 
+def given(evidence: Evidence) -> set[Verdict]:
+    """The verdicts in the grids, those on rows of our own too."""
+    return {n.finding.verdict for lines in evidence.lines.values() for line in lines for n in line.numbers}
+
+
 def _grid_cell(number: Number) -> str:
     measured = f"{spread_text(number.sample, number.column.digits)} {MARKS[number.finding.verdict]}"
     printed = published_text(number)
