@@ -33,12 +33,19 @@ def corruption_plot(evidence: Evidence, path: Path) -> None:
     printed = {panel.name: published_ratios(evidence, panel.name) for panel in panels}
     heights = [(0.36 if any(printed[name].values()) else 0.27) * len(table) for name, table in tables.items()]
     crowded = max(len(next(iter(table.values()))) for table in tables.values()) > CROWDED
-    space = 1.4 if crowded else 0.7
-    with report_figure(path, sum(heights) + space * len(tables) + 0.2) as figure:
+    named = _named(list(tables.values()))
+    space = 0.4 * len(tables) + (1.0 if crowded else 0.3) * sum(named)
+    with report_figure(path, sum(heights) + space + 0.2) as figure:
         axes = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
-        for axis, panel in zip(axes[:, 0], panels, strict=True):
-            _heat_map(axis, tables[panel.name], printed[panel.name])
+        for axis, panel, with_names in zip(axes[:, 0], panels, named, strict=True):
+            _heat_map(axis, tables[panel.name], printed[panel.name], with_names)
             axis.set_title(panel_title(panel.label, evidence.lines[panel.name]), loc="left")
+
+
+def _named(tables: list[Ratios]) -> list[bool]:
+    """Which maps have the names of the types below them: of many that are alike, the first and the last."""
+    alike = len({tuple(next(iter(table.values()))) for table in tables}) == 1
+    return [not alike or place in (0, len(tables) - 1) for place in range(len(tables))]
 
 
 def published_ratios(evidence: Evidence, panel: str) -> Ratios:
@@ -77,7 +84,7 @@ def corruption_errors(evidence: Evidence, panel: str) -> Ratios:
     return {line.row.title: none | aggregates.corruption_errors(means(line.row), divisors) for line in lines}
 
 
-def _heat_map(axis: Axes, table: Ratios, printed: Ratios) -> None:
+def _heat_map(axis: Axes, table: Ratios, printed: Ratios, with_names: bool) -> None:
     """Colours by the logarithm, so that half and double look alike; beyond ``STRONGEST`` they go no further."""
     names, titles = list(next(iter(table.values()))), list(table)
     values = np.array([list(row.values()) for row in table.values()])
@@ -96,7 +103,7 @@ def _heat_map(axis: Axes, table: Ratios, printed: Ratios) -> None:
         if known is not None:
             axis.text(column, row + 0.28, f"{known:.2f}", fontsize=6, **style)
     crowded = len(names) > CROWDED
-    axis.set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axis.set_xticks(range(len(names)), [name.replace("_", " ") if with_names else "" for name in names])
     axis.tick_params("x", rotation=90 if crowded else 0)
     axis.set_yticks(range(len(table)), titles)
     axis.tick_params(length=0)

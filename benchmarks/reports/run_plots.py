@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from benchmarks.reports.plots import COLOURS, INK, label_axes, panel_figure, report_figure, row_styles
 from benchmarks.reports.samples import Sample, combine
@@ -40,6 +40,7 @@ def curve_plot(evidence: Evidence, path: Path) -> None:
                 )
                 handles.setdefault(card_set.row.title, drawn)
             axis.set_ylim(bottom=0)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         label_axes(figure, handles, "epoch", "training loss")
 
 
