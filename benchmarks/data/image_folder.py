@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
-"""What counts as an image; other files in a class folder, such as lists of boxes, are left alone."""
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+"""What counts as an image; of an animation the first picture is taken."""
 NAMED = 3
 """How many of several faulty files an error names; it counts them all."""
 
