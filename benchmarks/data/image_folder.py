@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None, below: str 
         UserError: no class folder, one that is missing or not known, one without images.
     """
     try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and counts(entry.name))
     except OSError as error:
         raise UserError(f"the image folder {folder} can't be read: {error.strerror}") from None
     if not found:
@@ -102,7 +102,24 @@ def _images(folder: Path, inner: str) -> list[str]:
     if not path.is_dir():
         return []
     entries = (entry.name for entry in os.scandir(path) if Path(entry.name).suffix.lower() in SUFFIXES)
-    return [f"{inner}/{name}" for name in sorted(entries) if name[0] != "."]
+    return [f"{inner}/{name}" for name in sorted(entries) if counts(name)]
+
+
+def counts(name: str) -> bool:
+    """Whether a file or folder is one that a person put there: not hidden, nor what macOS adds to archives."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def left_out(folder: Path, used: Collection[str]) -> tuple[list[str], list[str]]:
+    """(images, other files) below ``folder`` that are not among ``used``, all as relative paths, sorted."""
+    images, others = [], []
+    for place, folders, names in os.walk(folder):
+        folders[:] = filter(counts, folders)
+        for name in filter(counts, names):
+            file = (Path(place) / name).relative_to(folder).as_posix()
+            if file not in used:
+                (images if Path(name).suffix.lower() in SUFFIXES else others).append(file)
+    return sorted(images), sorted(others)
 
 
 def count_images(folder: Path) -> int:

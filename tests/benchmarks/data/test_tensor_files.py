@@ -175,3 +175,18 @@ def test_bad_tensor_files_are_named_in_one_line(weightaug: CommandLine, tmp_path
     assert done.stderr.count("\n") == 1, done.stderr
     assert said in done.stderr
     assert not (tmp_path / "touched").exists()
+
+
+def test_views_of_one_tensor_are_kept_apart(tmp_path: Path) -> None:
+    images, labels = torch.randint(0, 256, (12, 3, 4, 4), dtype=torch.uint8), torch.arange(12) % 2
+    split = {
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images[4:8],
+        "test_labels": labels[4:8],
+    }
+    torch.save(split, tmp_path / "views.pt")
+    for _ in range(2):  # made, then read back
+        data = Tensors(path=str(tmp_path / "views.pt"), cache=tmp_path / "cache").load(tmp_path)
+        assert torch.equal(data.test.images, images[4:8])
+        assert torch.equal(data.train.labels, labels)
