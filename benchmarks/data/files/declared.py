@@ -96,6 +96,11 @@ class FileSet:
         }
         return {file: parts for file, parts in lacking.items() if parts}
 
+    def expected(self, download: Download, root: Path) -> str:
+        """Place, size, checksum and source of one published file, for a message."""
+        source = f"from {download.url}" if download.url else f"by hand: {self.prepare} ({self.page})"
+        return f"expected in {root.resolve()}: {download.describe()}, {source}"
+
     def missing(self, root: Path, variable: str) -> str | None:
         """One line that says what is not there, where it should be and how to get it; None if all is there."""
         absent = self.absent(root)
