@@ -93,6 +93,11 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
         return self.read(*key, torch.arange(len(self.labels)))
 
+    def check(self) -> None:
+        """Open all that there is and read one image of each, so that damage is found before the training, not after."""
+        for kind, severity in self:
+            self.read(kind, severity, torch.tensor([0]))
+
     def read(self, kind: str, severity: int, places: Tensor) -> Tensor:
         """The test images at ``places`` int64 [n] with one corruption: uint8 [n, C, H, W] on the CPU."""
         if severity not in SEVERITIES:

@@ -78,6 +78,17 @@ def test_nothing_is_read_before_it_is_asked_for(
         published["gaussian_noise", 1]
 
 
+def test_what_is_damaged_is_found_before_the_training(
+    declare: Declare, tmp_path: Path, test_images: Images
+) -> None:
+    _declare_arrays(declare, _arrays(tmp_path, test_images.labels, 3, 4))
+    _read(tmp_path, test_images).check()
+    path = tmp_path / "SET-C/gaussian_noise.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match=r"gaussian_noise.npy differs from the published MD5"):
+        _read(tmp_path, test_images).check()
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "changed": (lambda f: f.write_bytes(f.read_bytes()[:-1] + b"?"), "differs from the published MD5"),
     "cut": (lambda f: f.write_bytes(f.read_bytes()[:500]), "differs from the published MD5"),
