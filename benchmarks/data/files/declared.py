@@ -78,6 +78,9 @@ class FileSet:
     accepted: dict[str, list[int]] = field(
         default_factory=dict
     )  # class folder -> the ImageNet labels it stands for
+    central: float = (
+        1.0  # share of the side that is seen, enlarged to the whole; see benchmarks/data/corrupted.py
+    )
     squashed: bool = False  # to a square before its middle is cut out; see benchmarks/data/shifted.py
 
     @property
