@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from benchmarks.reports.measures import measure, test_images, worst
+from benchmarks.reports.measures import corruption_types, measure, test_images, worst
 from benchmarks.reports.verdicts import (
     Finding,
     Paired,
@@ -122,6 +122,11 @@ class Evidence:
             numbers = (n for lines in self.lines.values() for line in lines for n in line.numbers)
             return Counter(number.finding.verdict for number in numbers)
         return Counter(found.finding.verdict for found in self.claims if isinstance(found.claim, kind))
+
+    def corruption_types(self, panel: str) -> list[str]:
+        """All types that any card of the panel was evaluated on, in alphabetical order."""
+        cards = (card for line in self.lines[panel] for card in line.cards.values() if card)
+        return sorted({name for card in cards for name in corruption_types(card)})
 
     def sample(self, panel: str, row: Row, metric: str) -> Sample:
         """One metric by seed."""

@@ -1,7 +1,9 @@
 """From a card to a number, by a metric path.
 
     clean.KEY           on the clean test inputs                          KEY: error, top3_error, nll, ece
-    corrupted.KEY       unweighted mean over all corruption types and severities
+    corrupted.KEY       unweighted mean over all corruption types and severities of the cell's config; None where a
+                        type of it was not measured, such as frost without its photographs: a mean over 18 types
+                        is not compared with one over 19. Likewise severity.S.KEY
     corrupted15.KEY     over the 15 standard types, corrupted19.KEY over these and the 4 extra ones
     severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs
     type.NAME.KEY       mean over the severities of one corruption type
@@ -81,6 +83,10 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
         return float(measured[key]) if key in measured else None
     if not metrics["corrupted"]:
         return None
+    if kind == "type" and rest[0] in unmeasured_types(card, mode):
+        return None
+    if kind in ("severity", "corrupted") and unmeasured_types(card, mode):
+        return None
     if kind == "severity":
         levels = by_severity(metrics, key)
         return None if levels is None else levels[int(rest[0]) - 1]
@@ -100,6 +106,13 @@ def worst(path: str) -> float | None:
 def corruption_types(card: Card, mode: str = "plain") -> list[str]:
     """The corruption types that ``card`` was evaluated on, in alphabetical order."""
     return [] if card["metrics"] is None else sorted(card["metrics"][mode]["corrupted"])
+
+
+def unmeasured_types(card: Card, mode: str = "plain") -> list[str]:
+    """The types that the cell's config has and the evaluation could not make, in alphabetical order."""
+    asked = card["cell"]["dataset"].get("corruptions") or {}
+    measured = corruption_types(card, mode)
+    return sorted(set(asked) - set(measured)) if measured else []
 
 
 def test_images(card: Card, mode: str = "plain") -> int | None:
