@@ -8,7 +8,6 @@ class count, mean and standard deviation; the size is theirs. All of it is worke
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from benchmarks.data.tensor_file import read_tensors
 from benchmarks.errors import UserError
 from benchmarks.results.files import write_text
 from benchmarks.runtime import Runtime
-from benchmarks.terminal import note, warn
+from benchmarks.terminal import note, warn_once
 
 TEST_FOLDERS = ("test", "val")
 MANY_BYTES = 1 << 30
@@ -91,7 +90,7 @@ class OwnData(Source):
         tested = set(labels.unique().tolist())
         lacking = [self._class_name(label) for label in range(self.num_classes) if label not in tested]
         if lacking:
-            _warn_once(
+            warn_once(
                 f"{self.path.resolve()}: {len(lacking)} of {self.num_classes} classes have no test images and are "
                 f"trained untested: {named(lacking)}"
             )
@@ -239,12 +238,6 @@ def _listings(folder: Path) -> dict[str, Listing]:
     return {"train": train, "test": list_classes(test, train.classes)}
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    """A data set is looked at several times in a run."""
-    warn(message)
-
-
 def _tell_left_out(folder: Path, listings: dict[str, Listing]) -> None:
     """Name and count the files of the folder that are no part of the data set."""
     used = {
@@ -260,7 +253,7 @@ def _tell_left_out(folder: Path, listings: dict[str, Listing]) -> None:
     )
     said += [f"{len(others)} files that are no images by their name: {named(others)}"] if others else []
     if said:
-        _warn_once(f"{folder.resolve()}: not used are {'; and '.join(said)}")
+        warn_once(f"{folder.resolve()}: not used are {'; and '.join(said)}")
 
 
 def _remembered(cache: Path, signature: Any, size: int, make: Callable[[], str]) -> str:

@@ -49,6 +49,8 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         )
     if problems:
         return problems
+    if cell.evaluation.corruptions:
+        source.tell_unused(runtime.data_folder)
     examples = len(_load(cell, source, runtime).train)
     schedule(cell.recipe, examples)
     if copies > examples:

@@ -276,6 +276,8 @@ def test_the_same_evaluation_uses_published_images_and_the_card_says_so(
             (tmp_path / done.stdout.splitlines()[-1].removeprefix("card: ")).read_text()
         )
         assert cards[origin]["corrupted_images"] == dict.fromkeys(TYPES, origin)
+        said = f"set_c in {tmp_path / 'data'} not used: dataset.corrupted=generated makes the corrupted images itself"
+        assert done.stderr.count(said) == (origin == "generated")
     assert cards["generated"]["id"] != cards["published"]["id"]
     clean, corrupted = ([c["metrics"]["plain"][k] for c in cards.values()] for k in ("clean", "corrupted"))
     assert clean[0] == clean[1]
