@@ -112,7 +112,8 @@ def counts(name: str) -> bool:
 
 def left_out(folder: Path, used: Collection[str]) -> tuple[list[str], list[str]]:
     """(images, other files) below ``folder`` that are not among ``used``, all as relative paths, sorted."""
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for place, folders, names in os.walk(folder):
         folders[:] = filter(counts, folders)
         for name in filter(counts, names):
