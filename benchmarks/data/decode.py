@@ -21,7 +21,7 @@ from benchmarks.errors import UserError, one_line
 from benchmarks.terminal import note, warn
 
 MODES = {1: "L", 3: "RGB"}
-VERSION = 1
+VERSION = 2
 """Raise it when decoding changes, so that what was kept is not used any more."""
 DAMAGES = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What decoders raise."""
@@ -85,6 +85,10 @@ def why_unreadable(path: Path, error: Exception) -> str:
 
 def more_than_8_bits(image: ImageFile.ImageFile) -> bool:
     """Whether an opened image, not yet loaded, has more than 8 bits a channel, which converting would cut off."""
+    if image.format == "PPM":  # may be decoded by (mode, largest value), and is scaled down then
+        last = image.tile[0][3][-1]
+        if isinstance(last, int) and last > 255:
+            return True
     return image.mode[0] in "IF" or ";16" in str(image.tile)
 
 

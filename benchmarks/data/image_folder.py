@@ -45,7 +45,10 @@ class Listing:
         """
         folder = self.folder.resolve()
         stats = ((f"{folder}/{file}", (folder / file).stat()) for file in self.files)
-        return [(path, stat.st_size, stat.st_ctime_ns) for path, stat in stats]
+        try:
+            return [(path, stat.st_size, stat.st_ctime_ns) for path, stat in stats]
+        except OSError as error:  # a link that leads nowhere, say
+            raise UserError(f"{named([str(error.filename)])} can't be read: {error.strerror}") from None
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None, below: str = "") -> Listing:
@@ -93,7 +96,8 @@ def _folders(names: Sequence[str]) -> str:
 def named(names: Sequence[str]) -> str:
     """The first few of several names, and how many more there are."""
     more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    printable = (name if name.isprintable() else repr(name) for name in names[:NAMED])
+    return ", ".join(printable) + (f" and {more} more" if more > 0 else "")
 
 
 def _images(folder: Path, inner: str) -> list[str]:
@@ -101,8 +105,8 @@ def _images(folder: Path, inner: str) -> list[str]:
     path = folder / inner
     if not path.is_dir():
         return []
-    entries = (entry.name for entry in os.scandir(path) if Path(entry.name).suffix.lower() in SUFFIXES)
-    return [f"{inner}/{name}" for name in sorted(entries) if counts(name)]
+    names = (entry.name for entry in os.scandir(path) if not entry.is_dir() and counts(entry.name))
+    return [f"{inner}/{name}" for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
 
 
 def counts(name: str) -> bool:

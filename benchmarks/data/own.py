@@ -153,7 +153,8 @@ class Folder(OwnData):
             whole = hashlib.sha256()
             for name, listing in listings.items():
                 for file in listing.files:
-                    whole.update(f"{name}/{file}/{digest(listing.folder / file, 'sha256')}\n".encode())
+                    line = f"{name}/{file}/{digest(listing.folder / file, 'sha256')}\n"
+                    whole.update(line.encode(errors="surrogateescape"))  # names that are no UTF-8
             return whole.hexdigest()
 
         _tell_left_out(Path(path).expanduser(), listings)

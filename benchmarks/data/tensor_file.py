@@ -37,7 +37,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = {}
     for name in names:
-        value = torch.as_tensor(stored[name])
+        try:
+            value = torch.as_tensor(stored[name])
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"{path}: {name} is no tensor but {type(stored[name]).__name__}") from None
+        if value.layout != torch.strided:
+            raise UserError(f"{path}: {name} is sparse; store it as a dense tensor")
         convert = _images if name.endswith("images") else _labels
         tensors[name] = convert(value, f"{path}: {name}")
     memory = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}

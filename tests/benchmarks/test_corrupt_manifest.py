@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import shutil
@@ -96,6 +97,15 @@ def test_three_images_whose_names_meet_have_three_copies(weightaug: CommandLine,
     names = {p.name for p in (tmp_path / "out/contrast/1").iterdir()}
     assert names == {"a.bmp.png", "a.png.png", "a.png.png.png"}
     assert sorted(sources(tmp_path / "out")) == ["a.bmp", "a.bmp", "a.png", "a.png", "a.png.png", "a.png.png"]
+
+
+def test_names_that_are_no_utf8_or_of_two_lines(weightaug: CommandLine, source: Path, tmp_path: Path) -> None:
+    (source / "cat/a.png").rename(source / "cat" / os.fsdecode(b"\xff.png"))
+    (source / "cat/b.png").rename(source / "cat/b\nb.png")
+    assert "6 files made" in weightaug(*QUICK).stdout
+    assert "0 files made, 6 were there already" in weightaug(*QUICK).stdout
+    (source / "cat/b\nb.png").unlink()
+    assert "removed: 'cat/b\\nb.png'" in weightaug(*QUICK).stderr
 
 
 def test_copies_of_images_that_are_gone_are_removed(

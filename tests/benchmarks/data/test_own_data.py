@@ -200,6 +200,14 @@ def test_the_first_picture_of_an_animation_is_taken(photos: Path, tmp_path: Path
     assert (images == torch.from_numpy(first.copy())).flatten(1).all(1).sum() == 1
 
 
+def test_names_that_are_no_utf8_and_folders_called_like_images(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat/00.png").rename(photos / "cat" / os.fsdecode(b"\xff.png"))
+    (photos / "cat/x.png").mkdir()
+    for _ in range(2):
+        data = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
+        assert len(data.train) + len(data.test) == 30
+
+
 def _sixteen_bits(path: Path) -> None:
     Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) * 900).save(path)
 
@@ -250,6 +258,18 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "16 bits": (_sixteen_bits, "cat/04.png (more than 8 bits a channel; save as 8 bits)"),
     "16 bits of colour": (_sixteen_bit_colour, "cat/04.png (more than 8 bits a channel"),
+    "16 bits of colour, PPM": (
+        lambda p: p.write_bytes(b"P6\n8 8\n4095\n" + bytes(8 * 8 * 6)),
+        "cat/04.png (more than 8 bits a channel",
+    ),
+    "link to nowhere": (
+        lambda p: (p.unlink(), p.symlink_to("nowhere.png")),
+        "cat/04.png can't be read: No such file",
+    ),
+    "name of two lines": (
+        lambda p: (p.parent / "a\nb.png").write_bytes(b""),
+        "'cat/a\\nb.png' (can't be read: empty",
+    ),
     "no folder": (lambda p: shutil.rmtree(p.parent.parent), "there is no such folder"),
     "empty class": (lambda p: [f.unlink() for f in p.parent.iterdir()], "no images in the class folder cat"),
     "no classes": (lambda p: [shutil.rmtree(f) for f in p.parent.parent.iterdir()], "has no class folders"),
