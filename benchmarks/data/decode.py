@@ -86,8 +86,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
 def more_than_8_bits(image: ImageFile.ImageFile) -> bool:
     """Whether an opened image, not yet loaded, has more than 8 bits a channel, which converting would cut off."""
     if image.format == "PPM":  # may be decoded by (mode, largest value), and is scaled down then
-        last = image.tile[0][3][-1]
-        if isinstance(last, int) and last > 255:
+        decoder = image.tile[0][3]
+        if isinstance(decoder, tuple) and decoder[-1] > 255:
             return True
     return image.mode[0] in "IF" or ";16" in str(image.tile)
 

@@ -226,7 +226,10 @@ def test_bad_settings(
 ) -> None:
     (tmp_path / "bare").mkdir()
     done = weightaug("corrupt", "--source", "source", "--out", "out", *arguments)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    error = [
+        line for line in done.stderr.splitlines() if "warning" not in line
+    ]  # of frost, which may be missing
+    assert (done.returncode, len(error)) == (2, 1)
     assert said in done.stderr
     assert not (tmp_path / "out").exists()
 
