@@ -21,7 +21,7 @@ from scipy import stats
 
 from benchmarks.reports import aggregates
 from benchmarks.reports.aggregates import CLEAN
-from benchmarks.reports.measures import SEVERITIES, corruption_types
+from benchmarks.reports.measures import SEVERITIES
 from benchmarks.tables.table import Row, Table
 
 if TYPE_CHECKING:
@@ -122,9 +122,8 @@ def corruption_errors(evidence: Evidence, panel: str) -> dict[str, dict[str, flo
     """
     baseline = evidence.table.row(evidence.table.baseline or evidence.table.rows[0].name)
     lines = evidence.lines[panel]
-    card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
     metrics = {CLEAN: "clean.error"}
-    metrics |= {name: f"type.{name}.error" for name in (corruption_types(card) if card else ())}
+    metrics |= {name: f"type.{name}.error" for name in evidence.corruption_types(panel)}
 
     def means(row: Row) -> dict[str, float]:
         found = {name: evidence.sample(panel, row, metric).mean for name, metric in metrics.items()}
