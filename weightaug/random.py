@@ -16,7 +16,8 @@ from torch import Tensor
 def derive_seed(*key: int | str) -> int:
     """A 63-bit seed that depends on every part of ``key`` and is the same on every machine."""
     text = "/".join(str(part) for part in key)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    content = text.encode(errors="surrogateescape")  # a file's name may be no UTF-8
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 1
 
 
 class RandomSource:

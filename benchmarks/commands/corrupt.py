@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from benchmarks.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from benchmarks.data.corruptions.folder import Outcome, Settings
+    from benchmarks.data.corruptions.folder import Outcome
+    from benchmarks.data.corruptions.manifest import Settings
 
 HELP = "a corrupted copy of a folder of images, with a manifest; goes on where it was stopped"
 FORMATS = ("png", "jpeg")
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from benchmarks.data.corruptions.folder import make_copy
+    from benchmarks.data.image_folder import named
     from benchmarks.runtime import Runtime
 
     device = Runtime(device=options.device).resolve_device()
@@ -49,8 +51,13 @@ def run(options: argparse.Namespace) -> int:
     steps = make_copy(source, out, settings, types, sorted(set(options.severities)), device)
     outcome = _followed(steps)
     print(f"{outcome.made} files made, {outcome.found} were there already, in {out}")
+    if outcome.changed:
+        print(f"{len(outcome.changed)} images have changed since they were copied: {named(outcome.changed)}")
     if outcome.others:
-        print(f"{outcome.others} files of {source} are no images by their name and were left out")
+        print(
+            f"{len(outcome.others)} files of {source} are no images by their name and were left out: "
+            f"{named(outcome.others)}"
+        )
     if not outcome.failed:
         return 0
     print(f"weightaug: {len(outcome.failed)} images could not be used:", file=sys.stderr)
@@ -64,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> tuple[Settings, list[str]]:
     """The checked settings, and the types to make."""
     from benchmarks.data.corruptions import SEVERITIES, read_table, without_missing
-    from benchmarks.data.corruptions.folder import Settings
+    from benchmarks.data.corruptions.manifest import Settings
     from benchmarks.data.corruptions.pictures import JPEG_QUALITY
     from benchmarks.data.corruptions.weather import FROST_MISSING
 

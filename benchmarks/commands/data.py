@@ -101,9 +101,7 @@ def _fetch(sets: list[FileSet], root: Path, named: bool) -> int:
         for download in files.downloads:
             problems = _problems(files, download, root)
             if problems and not download.url:
-                raise UserError(
-                    files.missing(root, DATA_VARIABLE) or f"{problems[0]}: {files.prepare} ({files.page})"
-                )
+                raise UserError(files.missing(root, DATA_VARIABLE) or problems[0])
             if not problems:
                 continue
             obtain(files, download, root)
@@ -132,7 +130,7 @@ def _verify(sets: list[FileSet], root: Path, named: bool) -> int:
 
 
 def _problems(files: FileSet, download: Download, root: Path) -> list[str]:
-    """What is wrong with one published file, or with what was unpacked from it."""
+    """What is wrong with one published file, or with what was unpacked from it; a line for each, with its source."""
     from benchmarks.data.files.checks import Recorded, check
     from benchmarks.data.image_folder import count_images
 
@@ -154,4 +152,4 @@ def _problems(files: FileSet, download: Download, root: Path) -> list[str]:
                 Recorded(root).check(root, part)
         except UserError as error:
             problems.append(str(error))
-    return problems
+    return [f"{problem}; {files.expected(download, root)}" for problem in problems]

@@ -13,7 +13,7 @@ from benchmarks.data.dataset import DataSet
 
 
 def steps_per_epoch(examples: int, recipe: Recipe) -> int:
-    """Batches in one epoch; the last, smaller one counts unless the recipe drops it."""
+    """Batches in one epoch; the last, smaller one counts unless the recipe drops it, or it is the only one."""
     full, rest = divmod(examples, recipe.batch_size)
     return full + (1 if rest and (not recipe.drop_last or full == 0) else 0)
 

@@ -5,6 +5,11 @@ What there is, and how it lies on disk, is declared in the config group ``files`
     arrays      <folder>/<type>.npy, uint8 [5 N, H, W, C], severity 1 first, and labels.npy    (CIFAR-10-C)
     severities  <folder>/<type>/<severity>/<class>/<image>                                     (ImageNet-C)
     classes     <folder>/<class>/<image>: one changed set, without types and severities        (ImageNet-A)
+
+Images are used as they are stored, but for ImageNet-C-bar (``central`` in its declaration). Like ImageNet-C's they are
+stored ready for use, 224 x 224; the DAMP authors' evaluation puts ImageNet-C's into the network as they are, but sends
+C-bar's through the transform of the clean test images: the central 224 / 256 of the side, 196 pixels, are cut out and
+enlarged to 224 again, bicubic. The DAMP paper's C-bar errors were measured so, and so are ours.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from benchmarks.data.decode import decode, decoded
 from benchmarks.data.files.checks import Recorded, check
 from benchmarks.data.files.declared import FileSet, file_set
 from benchmarks.data.image_folder import Listing, list_classes
+from benchmarks.data.resampling import central_boxes, resized_crop
 from benchmarks.errors import UserError, one_line
 from benchmarks.terminal import warn
 
@@ -93,6 +99,11 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
     def __getitem__(self, key: tuple[str, int]) -> Tensor:
         return self.read(*key, torch.arange(len(self.labels)))
 
+    def check(self) -> None:
+        """Open all that there is and read one image of each, so that damage is found before the training, not after."""
+        for kind, severity in self:
+            self.read(kind, severity, torch.tensor([0]))
+
     def read(self, kind: str, severity: int, places: Tensor) -> Tensor:
         """The test images at ``places`` int64 [n] with one corruption: uint8 [n, C, H, W] on the CPU."""
         if severity not in SEVERITIES:
@@ -161,7 +172,11 @@ class PublishedCorruptions(Mapping[tuple[str, int], Tensor]):
             raise UserError(
                 f"{listing.folder}: the images are {list(images.shape[1:])}, expected {list(self.shape)}"
             )
-        return images
+        if files.central == 1:
+            return images
+        return resized_crop(
+            images, central_boxes(torch.tensor(images.shape[2:]).expand(len(images), 2), files.central)
+        )
 
     def _open_folder(self, files: FileSet, folder: Path) -> tuple[Listing, Tensor, Tensor | None]:
         """(images, where among them that of each test image is, all decoded): the n-th of a class is its n-th here.

@@ -17,6 +17,7 @@ from benchmarks.data.resampling import resized_crop
 from benchmarks.data.splits import VALIDATION_SHARE, stratified
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.runtime import DATA_VARIABLE, Runtime
+from benchmarks.terminal import note_once
 
 if TYPE_CHECKING:
     from benchmarks.data.corrupted import PublishedCorruptions
@@ -132,7 +133,8 @@ class Source:
         corruptions: a corruption's name -> its parameters at severities 1 to 5
             (see :mod:`benchmarks.data.corruptions`).
         corrupted: where the corrupted test images come from: ``generated`` here, or ``published`` as the authors of
-            CIFAR-10-C and the like released them. Never chosen by what happens to be there: a cell's id says it.
+            CIFAR-10-C and the like released them. An explicit switch, never chosen by what happens to lie in the data
+            folder: the two give different numbers, and a cell's id must determine its numbers on every machine.
         split: ``test``, or ``validation`` for tuning: see :meth:`DataSet.for_tuning`.
         mean, std: per channel on the pixel scale 0..1, in place of the data set's own.
         cache: folder for what is made from the files, such as decoded images; default: the machine's setting.
@@ -181,6 +183,20 @@ class Source:
         if self.corrupted == "generated":
             return own
         return own + sets_of(self.published_sets, self.corruptions)
+
+    def tell_unused(self, root: Path) -> None:
+        """Say once that published corruptions are there but not used, and how they would be."""
+        from benchmarks.data.corrupted import types_of
+
+        if self.corrupted == "published":
+            return
+        fitting = (name for name in self.published_sets if set(types_of(name)) & set(self.corruptions))
+        there = [name for name in fitting if not file_set(name).missing(root, DATA_VARIABLE)]
+        if there:
+            note_once(
+                f"{', '.join(there)} in {root.resolve()} not used: dataset.corrupted=generated makes the corrupted "
+                "images itself; dataset.corrupted=published takes those, and is another cell"
+            )
 
     def published(self, root: Path, labels: Tensor) -> PublishedCorruptions | None:
         """The published corruptions of the test images, whose ``labels`` are these; None: generate them."""

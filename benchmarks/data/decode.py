@@ -16,13 +16,15 @@ import torch
 from PIL import Image, ImageFile, UnidentifiedImageError, __version__
 from torch import Tensor
 
-from benchmarks.data.image_folder import Listing, named
+from benchmarks.data.image_folder import NAMED, Listing, named
 from benchmarks.errors import UserError, one_line
 from benchmarks.terminal import note, warn
 
 MODES = {1: "L", 3: "RGB"}
-VERSION = 1
+VERSION = 2
 """Raise it when decoding changes, so that what was kept is not used any more."""
+DAMAGES = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What decoders raise."""
 MANY = 2000
 """From this many images on a person is told what is going on."""
 
@@ -72,8 +74,21 @@ def decode(listing: Listing, channels: int | None = None, size: int | None = Non
     return images
 
 
+def why_unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with an image that raised one of ``DAMAGES`` when it was decoded."""
+    if path.is_file() and not path.stat().st_size:
+        return "empty (0 bytes)"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return "cut off" if "truncated" in str(error).lower() else one_line(error)
+
+
 def more_than_8_bits(image: ImageFile.ImageFile) -> bool:
     """Whether an opened image, not yet loaded, has more than 8 bits a channel, which converting would cut off."""
+    if image.format == "PPM":  # may be decoded by (mode, largest value), and is scaled down then
+        decoder = image.tile[0][3]
+        if isinstance(decoder, tuple) and decoder[-1] > 255:
+            return True
     return image.mode[0] in "IF" or ";16" in str(image.tile)
 
 
@@ -108,11 +123,8 @@ def _pixels(path: Path, mode: str | None, size: int | None) -> np.ndarray:
                     f"{image.width}x{image.height} pixels, not square; dataset.size=N resizes"
                 )
             pixels = np.array(image)
-    except UnidentifiedImageError:
-        raise _UnusableError("can't be read: not an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "cut off" if "truncated" in str(error).lower() else one_line(error)
-        raise _UnusableError(f"can't be read: {reason}") from None
+    except DAMAGES as error:
+        raise _UnusableError(f"can't be read: {why_unreadable(path, error)}") from None
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -135,21 +147,22 @@ def _differs(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 
 def _refused(listing: Listing, problems: dict[str, str]) -> UserError:
-    """One line for all images that can't be used: how many, which first, and why."""
+    """One line for all images that can't be used: how many, and of each reason the first ones."""
     reasons: dict[str, list[str]] = {}
     for file in sorted(problems):
         reasons.setdefault(problems[file], []).append(file)
-    said = [f"{named(files)} ({reason})" for reason, files in list(reasons.items())[:2]]
-    more = f" and {len(reasons) - 2} more reasons" if len(reasons) > 2 else ""
+    said = [f"{named(files)} ({reason})" for reason, files in list(reasons.items())[:NAMED]]
+    more = sum(map(len, list(reasons.values())[NAMED:]))
     return UserError(
-        f"{listing.folder}: {len(problems)} of {len(listing)} images can't be used: {', '.join(said)}{more}"
+        f"{listing.folder}: {len(problems)} of {len(listing)} images can't be used: {', '.join(said)}"
+        + (f" and {more} more for other reasons" if more else "")
     )
 
 
 def kept(cache: Path, key: object, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """What ``make`` returns, from ``cache`` where it was made before for an equal ``key`` (anything JSON can say).
 
-    Tensors that are read back are mapped into memory, not copied. A cache that can't be written is a warning.
+    The tensors are mapped into memory, not copied. A cache that can't be written is a warning.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
@@ -166,6 +179,7 @@ def kept(cache: Path, key: object, make: Callable[[], dict[str, Tensor]]) -> dic
         cache.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial)
         partial.replace(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             partial.unlink()

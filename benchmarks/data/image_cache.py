@@ -25,9 +25,9 @@ from PIL import Image, ImageFile
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.data.decode import more_than_8_bits
+from benchmarks.data.decode import DAMAGES, more_than_8_bits, why_unreadable
 from benchmarks.data.image_folder import Listing, named
-from benchmarks.errors import UserError, one_line
+from benchmarks.errors import UserError
 from benchmarks.terminal import note
 
 VERSION = 1
@@ -177,8 +177,8 @@ class _Shards(Dataset[tuple[int, list[str], str]]):
         for file in self.cache.listing.files[start : start + count]:
             try:
                 images.append(_decode(self.cache.listing.folder / file, self.cache.preparation))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                problems.append(f"{file} ({one_line(error)})")
+            except DAMAGES as error:
+                problems.append(f"{file} ({why_unreadable(self.cache.listing.folder / file, error)})")
         return count, problems, "" if problems else _write(self.cache.shards[shard], images)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.errors import UserError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
-"""What counts as an image; other files in a class folder, such as lists of boxes, are left alone."""
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+"""What counts as an image; of an animation the first picture is taken."""
 NAMED = 3
 """How many of several faulty files an error names; it counts them all."""
 
@@ -45,7 +45,10 @@ class Listing:
         """
         folder = self.folder.resolve()
         stats = ((f"{folder}/{file}", (folder / file).stat()) for file in self.files)
-        return [(path, stat.st_size, stat.st_ctime_ns) for path, stat in stats]
+        try:
+            return [(path, stat.st_size, stat.st_ctime_ns) for path, stat in stats]
+        except OSError as error:  # a link that leads nowhere, say
+            raise UserError(f"{named([str(error.filename)])} can't be read: {error.strerror}") from None
 
 
 def list_classes(folder: Path, classes: Sequence[str] | None = None, below: str = "") -> Listing:
@@ -59,7 +62,7 @@ def list_classes(folder: Path, classes: Sequence[str] | None = None, below: str 
         UserError: no class folder, one that is missing or not known, one without images.
     """
     try:
-        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and counts(entry.name))
     except OSError as error:
         raise UserError(f"the image folder {folder} can't be read: {error.strerror}") from None
     if not found:
@@ -93,7 +96,8 @@ def _folders(names: Sequence[str]) -> str:
 def named(names: Sequence[str]) -> str:
     """The first few of several names, and how many more there are."""
     more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    printable = (name if name.isprintable() else repr(name) for name in names[:NAMED])
+    return ", ".join(printable) + (f" and {more} more" if more > 0 else "")
 
 
 def _images(folder: Path, inner: str) -> list[str]:
@@ -101,8 +105,26 @@ def _images(folder: Path, inner: str) -> list[str]:
     path = folder / inner
     if not path.is_dir():
         return []
-    entries = (entry.name for entry in os.scandir(path) if Path(entry.name).suffix.lower() in SUFFIXES)
-    return [f"{inner}/{name}" for name in sorted(entries) if name[0] != "."]
+    names = (entry.name for entry in os.scandir(path) if not entry.is_dir() and counts(entry.name))
+    return [f"{inner}/{name}" for name in sorted(names) if Path(name).suffix.lower() in SUFFIXES]
+
+
+def counts(name: str) -> bool:
+    """Whether a file or folder is one that a person put there: not hidden, nor what macOS adds to archives."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def left_out(folder: Path, used: Collection[str]) -> tuple[list[str], list[str]]:
+    """(images, other files) below ``folder`` that are not among ``used``, all as relative paths, sorted."""
+    images: list[str] = []
+    others: list[str] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = filter(counts, folders)
+        for name in filter(counts, names):
+            file = (Path(place) / name).relative_to(folder).as_posix()
+            if file not in used:
+                (images if Path(name).suffix.lower() in SUFFIXES else others).append(file)
+    return sorted(images), sorted(others)
 
 
 def count_images(folder: Path) -> int:

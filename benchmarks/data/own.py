@@ -1,7 +1,8 @@
 """A person's own images as a data set, by config alone: ``dataset=folder`` and ``dataset=tensors``.
 
 What the files hold is part of a cell's id, where they lie is not: the same files elsewhere are the same cell, changed
-files are another. Class count, size and statistics are worked out once and kept with the decoded images.
+files are another. Under a digest of what they hold, the decoded images are kept in the cache folder, and with them the
+class count, mean and standard deviation; the size is theirs. All of it is worked out once.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from torch import Tensor
 from benchmarks.data.dataset import DataSet, Images, Source
 from benchmarks.data.decode import decode, kept
 from benchmarks.data.files.checks import digest
-from benchmarks.data.image_folder import Listing, list_classes
+from benchmarks.data.image_folder import Listing, left_out, list_classes, named
 from benchmarks.data.splits import stratified
 from benchmarks.data.statistics import channel_statistics
 from benchmarks.data.tensor_file import read_tensors
 from benchmarks.errors import UserError
 from benchmarks.results.files import write_text
 from benchmarks.runtime import Runtime
-from benchmarks.terminal import note
+from benchmarks.terminal import note, warn_once
 
 TEST_FOLDERS = ("test", "val")
 MANY_BYTES = 1 << 30
@@ -60,11 +61,13 @@ class OwnData(Source):
             raise UserError(
                 f"dataset.path={path}: the files have changed since the run began; start it again"
             )
-        key = [type(self).__name__, *content.values(), test_share, options]
-        parts = kept(cache, key, lambda: self._parts(**options))
-        self._data = _checked(self.path, parts)
-        self.num_classes = int(self._data.train.labels.max()) + 1
-        self.in_channels, self.image_size = parts["train_images"].shape[1:3]
+        key = [type(self).__name__, *content.values(), test_share, options, "with statistics"]
+        parts = kept(cache, key, lambda: _checked(self.path, self._parts(**options)))
+        train, test = (Images(parts[f"{name}_images"], parts[f"{name}_labels"]) for name in ("train", "test"))
+        self._data = DataSet(train, test, tuple(parts["mean"].tolist()), tuple(parts["std"].tolist()))
+        self.num_classes = int(parts["classes"])
+        self.in_channels, self.image_size = train.images.shape[1:3]
+        self._tell_untested(test.labels)
         super().__init__(**settings)
 
     def read(self, root: Path) -> DataSet:
@@ -78,6 +81,19 @@ class OwnData(Source):
     def _parts(self, **options: Any) -> dict[str, Tensor]:
         """``train_images``, ``train_labels``, ``test_images``, ``test_labels``."""
         raise NotImplementedError
+
+    def _class_name(self, label: int) -> str:
+        return str(label)
+
+    def _tell_untested(self, labels: Tensor) -> None:
+        """Warn of classes that have training images alone, whose errors nobody will see."""
+        tested = set(labels.unique().tolist())
+        lacking = [self._class_name(label) for label in range(self.num_classes) if label not in tested]
+        if lacking:
+            warn_once(
+                f"{self.path.resolve()}: {len(lacking)} of {self.num_classes} classes have no test images and are "
+                f"trained untested: {named(lacking)}"
+            )
 
     def _split(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The parts where the images come without a test set."""
@@ -137,11 +153,16 @@ class Folder(OwnData):
             whole = hashlib.sha256()
             for name, listing in listings.items():
                 for file in listing.files:
-                    whole.update(f"{name}/{file}/{digest(listing.folder / file, 'sha256')}\n".encode())
+                    line = f"{name}/{file}/{digest(listing.folder / file, 'sha256')}\n"
+                    whole.update(line.encode(errors="surrogateescape"))  # names that are no UTF-8
             return whole.hexdigest()
 
+        _tell_left_out(Path(path).expanduser(), listings)
         size = sum(size for files in signature.values() for _, size, _ in files)
         return {"path": _remembered(cache, signature, size, hashed)}
+
+    def _class_name(self, label: int) -> str:
+        return next(iter(_listings(self.path).values())).classes[label]
 
     def _parts(self, **options: Any) -> dict[str, Tensor]:
         listings = _listings(self.path)
@@ -218,6 +239,24 @@ def _listings(folder: Path) -> dict[str, Listing]:
     return {"train": train, "test": list_classes(test, train.classes)}
 
 
+def _tell_left_out(folder: Path, listings: dict[str, Listing]) -> None:
+    """Name and count the files of the folder that are no part of the data set."""
+    used = {
+        (listing.folder / file).relative_to(folder).as_posix()
+        for listing in listings.values()
+        for file in listing.files
+    }
+    images, others = left_out(folder, used)
+    said = (
+        [f"{len(images)} images outside of the class folders or deeper in them: {named(images)}"]
+        if images
+        else []
+    )
+    said += [f"{len(others)} files that are no images by their name: {named(others)}"] if others else []
+    if said:
+        warn_once(f"{folder.resolve()}: not used are {'; and '.join(said)}")
+
+
 def _remembered(cache: Path, signature: Any, size: int, make: Callable[[], str]) -> str:
     """A digest of files, worked out again only where a size or a time of change did."""
     name = hashlib.blake2b(json.dumps(signature).encode(), digest_size=16).hexdigest()
@@ -234,8 +273,8 @@ def _remembered(cache: Path, signature: Any, size: int, make: Callable[[], str])
     return found
 
 
-def _checked(path: Path, parts: dict[str, Tensor]) -> DataSet:
-    """The data set of own images, or the error that says what does not fit."""
+def _checked(path: Path, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parts with the number of ``classes``, and ``mean`` and ``std``; or the error that says what does not fit."""
     train, test = (Images(parts[f"{name}_images"], parts[f"{name}_labels"]) for name in ("train", "test"))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(
@@ -256,7 +295,8 @@ def _checked(path: Path, parts: dict[str, Tensor]) -> DataSet:
         )
     if classes < 2:
         raise UserError(f"{path} has {classes} class; at least 2 are needed")
-    return DataSet(train, test, *channel_statistics(train.images))
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in channel_statistics(train.images))
+    return {**parts, "classes": torch.tensor(classes), "mean": mean, "std": std}
 
 
 def _words(part: Images) -> str:

@@ -35,11 +35,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} has no {', '.join(absent)}; it needs {' and '.join(WHOLE)}, or {', '.join(SPLIT)} "
             f"(it has {', '.join(sorted(map(str, stored))) or 'nothing'})"
         )
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name in names:
-        value = torch.as_tensor(stored[name])
+        try:
+            value = torch.as_tensor(stored[name])
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"{path}: {name} is no tensor but {type(stored[name]).__name__}") from None
+        if value.layout != torch.strided:
+            raise UserError(f"{path}: {name} is sparse; store it as a dense tensor")
         convert = _images if name.endswith("images") else _labels
         tensors[name] = convert(value, f"{path}: {name}")
+    memory = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    if len(memory) < len(
+        tensors
+    ):  # a .pt file keeps views of one tensor as such, which can't be kept as they are
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     for images, labels in zip(names[::2], names[1::2], strict=True):
         if len(tensors[images]) != len(tensors[labels]) or not len(tensors[labels]):
             raise UserError(

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +26,9 @@ from weightaug.method import Method
 from weightaug.random import derive_seed
 
 REESTIMATION_BATCHES = 16
-KEPT_BYTES = 4 * 2**30
-"""Corrupted images are made once and kept on the device if all of them take no more than this; else batch by batch."""
+KEPT_SHARE = 0.5
+"""Corrupted images are made once and kept on the device, up to this share of the memory that is free there; those that
+there is no room for are made batch by batch. The numbers are the same."""
 
 Corrupted = Callable[[Tensor, Tensor], Tensor]
 """Maps clean test images uint8 [n, C, H, W] and their places in the test set (int64 [n], CPU) to corrupted ones."""
@@ -54,6 +56,7 @@ class EvaluationImages:
         test = data.test
         corrupted: dict[tuple[str, int], Corrupted] = {}
         if corruptions and published is not None:
+            published.check()
             corrupted = {key: _published(published, *key) for key in published}
         elif corruptions:
             table = without_missing(source.corruptions)
@@ -63,9 +66,9 @@ class EvaluationImages:
                 for severity in SEVERITIES
             }
         origins = {name: "generated" if published is None else "published" for name, _ in corrupted}
-        if isinstance(test, Images) and test.images.nbytes * len(corrupted) <= KEPT_BYTES:
-            everything = torch.arange(len(test))
-            corrupted = {key: _kept(made(test.images, everything)) for key, made in corrupted.items()}
+        # What is published is mapped into memory, or streamed: on a CPU a copy would be no faster.
+        if isinstance(test, Images) and (published is None or test.images.is_cuda):
+            corrupted = _keep(corrupted, test.images)
         return cls(test, corrupted, origins, shifted or {})
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -82,6 +85,24 @@ def _generated(name: str, severity: int, table: Table) -> Corrupted:
 
 def _published(source: PublishedCorruptions, name: str, severity: int) -> Corrupted:
     return lambda images, places: source.read(name, severity, places).to(images.device)
+
+
+def _keep(corrupted: dict[tuple[str, int], Corrupted], images: Tensor) -> dict[tuple[str, int], Corrupted]:
+    """As many of the sets as there is room for are made and kept; others fill the memory too, so each asks anew."""
+    kept, everything = dict(corrupted), torch.arange(len(images))
+    least = (1 - KEPT_SHARE) * free_memory(images.device)
+    for key, made in corrupted.items():
+        if free_memory(images.device) - images.nbytes < least:
+            break
+        kept[key] = _kept(made(images, everything))
+    return kept
+
+
+def free_memory(device: torch.device) -> int:
+    """The bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def _kept(whole: Tensor) -> Corrupted:

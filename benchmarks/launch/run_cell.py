@@ -25,6 +25,7 @@ from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime
+from benchmarks.terminal import warn_once
 from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.trainer import Progress, Trainer, build, schedule
 from weightaug import WAS
@@ -51,8 +52,15 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         )
     if problems:
         return problems
+    if cell.evaluation.corruptions:
+        source.tell_unused(runtime.data_folder)
     examples = len(_load(cell, source, runtime).train)
     schedule(cell.recipe, examples)
+    if examples < cell.recipe.batch_size:
+        warn_once(
+            f"recipe.batch_size={cell.recipe.batch_size} is more than the {examples} training images of "
+            f"{cell.dataset.name}: every epoch is one step on all of them"
+        )
     if copies > examples:
         raise UserError(
             f"{cell.dataset.name} has {examples} training images, fewer than method.sub_batches={copies}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks.config import load
 from benchmarks.errors import UserError
-from benchmarks.reports.measures import measure
+from benchmarks.reports.measures import measure, unmeasured_types
 from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store
 from benchmarks.terminal import note
@@ -48,6 +48,8 @@ def run(overrides: Sequence[str]) -> int:
             named |= {f"{name} error": values["error"] for name, values in metrics.get(group, {}).items()}
         named["official (training mode, best epoch on test)"] = measure(card, "official.error", mode)
         further = [f", {name} {error:.2f} %" for name, error in named.items() if error is not None]
+        if lacking := unmeasured_types(card, mode):
+            further.append(f"; no corrupted error, as {', '.join(lacking)} could not be made (see the card)")
         print(f"{mode}: clean error {metrics['clean']['error']:.2f} %{''.join(further)}")
     if card["diverged_at"]:
         print(f"diverged in epoch {card['diverged_at']['epoch']}", file=sys.stdout)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.reports.claim_findings import ClaimFinding, judge_claims, with_caveats, without_numbers
-from benchmarks.reports.measures import exact
+from benchmarks.reports.measures import corruption_types, exact
 from benchmarks.reports.samples import Cards, Sample, Samples
 from benchmarks.reports.verdicts import (
     Finding,
@@ -79,6 +79,11 @@ class Evidence:
             numbers = (n for lines in self.lines.values() for line in lines for n in line.numbers)
             return Counter(number.finding.verdict for number in numbers if number.published is not None)
         return Counter(found.finding.verdict for found in self.claims if isinstance(found.claim, kind))
+
+    def corruption_types(self, panel: str) -> list[str]:
+        """All types that any card of the panel was evaluated on, in alphabetical order."""
+        cards = (card for line in self.lines[panel] for card in line.cards.values() if card)
+        return sorted({name for card in cards for name in corruption_types(card)})
 
     def sample(self, panel: str, row: Row, metric: str) -> Sample:
         """One metric by seed."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from benchmarks.reports import aggregates
 from benchmarks.reports.aggregates import CLEAN
-from benchmarks.reports.measures import corruption_types
 from benchmarks.reports.plots import INK, panel_title, report_figure
 from benchmarks.tables.table import Row
 
@@ -70,8 +69,7 @@ def corruption_errors(evidence: Evidence, panel: str) -> Ratios:
     """
     baseline = evidence.table.row(evidence.table.baseline or evidence.table.rows[0].name)
     lines = evidence.lines[panel]
-    card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
-    types = corruption_types(card) if card else []
+    types = evidence.corruption_types(panel)
     if not types:
         return {}
     metrics = {CLEAN: "clean.error"} | {name: f"type.{name}.error" for name in types}

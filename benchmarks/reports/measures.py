@@ -1,7 +1,9 @@
 """From a card to a number, by a metric path.
 
     clean.KEY           on the clean test inputs                          KEY: error, top3_error, nll, ece
-    corrupted.KEY       unweighted mean over all corruption types and severities
+    corrupted.KEY       unweighted mean over all corruption types and severities of the cell's config; None where a
+                        type of it was not measured, such as frost without its photographs: a mean over 18 types
+                        is not compared with one over 19. Likewise severity.S.KEY
     corrupted15.KEY     over the 15 standard types, corrupted19.KEY over these and the 4 extra ones
     c_bar.KEY           over the 10 types of ImageNet-C-bar
     severity.S.KEY      mean over the types of one severity; severity 0 is the clean test inputs. S may be a range
@@ -100,9 +102,13 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
         return float(measured[key]) if key in measured else None
     if kind == "severity":
         chosen = _severities(rest[0])
+        if chosen[-1] and unmeasured_types(card, mode):
+            return None
         levels = by_severity(metrics, key) if chosen[-1] else []
         return None if levels is None else fmean([metrics["clean"][key], *levels][s] for s in chosen)
     if not metrics["corrupted"]:
+        return None
+    if kind == "corrupted" and unmeasured_types(card, mode):
         return None
     if kind == "type":
         of = metrics["corrupted"].get(rest[0])
@@ -124,6 +130,13 @@ def worst(path: str) -> float | None:
 def corruption_types(card: Card, mode: str = "plain") -> list[str]:
     """The corruption types that ``card`` was evaluated on, in alphabetical order."""
     return [] if card["metrics"] is None else sorted(card["metrics"][mode]["corrupted"])
+
+
+def unmeasured_types(card: Card, mode: str = "plain") -> list[str]:
+    """The types that the cell's config has and the evaluation could not make, in alphabetical order."""
+    asked = card["cell"]["dataset"].get("corruptions") or {}
+    measured = corruption_types(card, mode)
+    return sorted(set(asked) - set(measured)) if measured else []
 
 
 def test_images(card: Card, mode: str = "plain", path: str = "clean.error") -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.reports.claim_findings import Side
 from benchmarks.reports.evidence import ClaimFinding, Evidence, Line, Number
-from benchmarks.reports.measures import corruption_types, test_images
+from benchmarks.reports.measures import test_images
 from benchmarks.reports.text import (
     MARKS,
     claim_evidence,
@@ -174,8 +174,7 @@ def _divergence(card: Card) -> str:
 def by_type(evidence: Evidence, panel: Panel) -> Grid:
     """Error of every row on every corruption type, mean over severities and seeds."""
     lines = evidence.lines[panel.name]
-    card = next((card for line in lines for card in line.cards.values() if card and card["metrics"]), None)
-    types = corruption_types(card) if card else []
+    types = evidence.corruption_types(panel.name)
     rows = []
     for line in lines:
         samples = [evidence.sample(panel.name, line.row, f"type.{name}.error") for name in types]

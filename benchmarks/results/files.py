@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and damaged ones set aside instead of deleted."""
+"""Files that appear whole or not at all, locks, and damaged files set aside instead of deleted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from benchmarks.terminal import warn
 
@@ -52,3 +54,20 @@ def set_aside(path: Path, why: str) -> None:
     except FileNotFoundError:  # another process was quicker
         return
     warn(f"{path}: {why}; kept as {target}")
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock file that no other process holds; it is gone afterwards.
+
+    Deleting it while it is held is safe: whoever opened it before sees that it has no name any more, and tries again.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+    """
+    with FileLock(lock, timeout=0):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a system that deletes no open files
+                lock.unlink()

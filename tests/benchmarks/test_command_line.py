@@ -154,3 +154,16 @@ def test_a_damaged_card_is_set_aside_and_its_cell_run_again(weightaug: CommandLi
     assert "damaged card" in again.stderr
     assert json.loads(path.read_text())["metrics"] == whole["metrics"]  # and the numbers repeat exactly
     assert len(list((path.parent / "damaged").iterdir())) == 1
+
+
+def test_batches_larger_than_the_data_are_the_whole_of_it(weightaug: CommandLine) -> None:
+    large = ("recipe.batch_size=5000", "evaluation.batch_size=5000", "evaluation=attacks")
+    done = weightaug(
+        "run", *QUICK, *large, "dataset.split=validation", "evaluation.pgd_steps=1", "model=resnet_tiny"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recipe.batch_size=5000 is more than the 1131 training images of digits" in done.stderr
+    card = json.loads(Path(done.stdout.splitlines()[-1].removeprefix("card: ")).read_text())
+    assert card["curve"][-1]["step"] == 1
+    metrics = card["metrics"]["plain"]
+    assert {metrics["clean"]["n"], *(found["n"] for found in metrics["attacks"].values())} == {126}

@@ -47,7 +47,8 @@ def read_picture(path: Path, checksum: str, size: int | None = None) -> Picture:
             opened.load()
             image, alpha = _parts(opened)
     except Image.UnidentifiedImageError:
-        raise UnreadableError("not an image that can be read") from None
+        empty = path.stat().st_size == 0
+        raise UnreadableError("empty (0 bytes)" if empty else "not an image that can be read") from None
     except UnreadableError:
         raise
     except (

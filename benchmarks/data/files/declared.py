@@ -78,6 +78,9 @@ class FileSet:
     accepted: dict[str, list[int]] = field(
         default_factory=dict
     )  # class folder -> the ImageNet labels it stands for
+    central: float = (
+        1.0  # share of the side that is seen, enlarged to the whole; see benchmarks/data/corrupted.py
+    )
     squashed: bool = False  # to a square before its middle is cut out; see benchmarks/data/shifted.py
 
     @property
@@ -95,6 +98,11 @@ class FileSet:
             for download in self.downloads
         }
         return {file: parts for file, parts in lacking.items() if parts}
+
+    def expected(self, download: Download, root: Path) -> str:
+        """Place, size, checksum and source of one published file, for a message."""
+        source = f"from {download.url}" if download.url else f"by hand: {self.prepare} ({self.page})"
+        return f"expected in {root.resolve()}: {download.describe()}, {source}"
 
     def missing(self, root: Path, variable: str) -> str | None:
         """One line that says what is not there, where it should be and how to get it; None if all is there."""

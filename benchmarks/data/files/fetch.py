@@ -13,13 +13,14 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from benchmarks.data.files.checks import CHUNK, Recorded, Tell, check
 from benchmarks.data.files.declared import Download, FileSet
 from benchmarks.data.files.progress import Watcher, watching
 from benchmarks.data.files.unpack import unpack
 from benchmarks.errors import UserError, one_line
+from benchmarks.results.files import alone
 from benchmarks.runtime import DATA_VARIABLE
 
 MIRROR_VARIABLE = "WEIGHTAUG_MIRROR"
@@ -48,11 +49,22 @@ def ensure(files: FileSet, root: Path, download: bool) -> None:
 
 
 def obtain(files: FileSet, item: Download, root: Path) -> None:
-    """Have one published file below ``root``, checked, and unpacked if it is an archive; fetch it if it isn't there."""
+    """Have one published file below ``root``, checked, and unpacked if it is an archive; fetch it if it isn't there.
+
+    Raises:
+        UserError: why it can't be had, and its place, size, checksum and source.
+    """
+    try:
+        _obtain(files, item, root)
+    except UserError as error:
+        raise UserError(f"{error}; {files.expected(item, root)}") from error
+
+
+def _obtain(files: FileSet, item: Download, root: Path) -> None:
     path = root / item.file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0), watching() as watcher:
+        with alone(path.with_name(f".{path.name}.lock")), watching() as watcher:
             if not path.is_file():
                 _fetch(files, item, path, watcher)
             elif item.checksum:

@@ -76,6 +76,27 @@ def test_fetch_verify_and_mend(weightaug: CommandLine, web: Web) -> None:
     assert len(web.asked) == 1  # mended from the archive that was there
 
 
+def test_every_error_gives_place_size_checksum_and_source(
+    weightaug: CommandLine, web: Web, tmp_path: Path
+) -> None:
+    archive = web.files["small.tar.gz"]
+    needed = (
+        f"expected in {tmp_path / 'data'}: small.tar.gz ({len(archive):,} bytes, MD5 {md5(archive)}), "
+        "from https://example.org/small.tar.gz"
+    )
+    web.plan = ["status 404", "claim 5"]
+    for said in ("can't be fetched", "the server's file has 5 bytes"):
+        line = weightaug("data", "fetch", "small").stderr.splitlines()[-1]
+        assert said in line and line.endswith(needed)
+    absent = weightaug("data", "verify", "small").stdout.splitlines()
+    assert len(absent) == 2 and all("is missing; " in line and line.endswith(needed) for line in absent)
+    assert weightaug("data", "fetch", "small").returncode == 0
+    assert not list((tmp_path / "data").rglob("*.lock"))
+    (tmp_path / "data/set/one.bin").write_bytes(b"changed")
+    (line,) = weightaug("data", "verify", "small").stdout.splitlines()
+    assert "one.bin differs from the published MD5" in line and line.endswith(needed)
+
+
 def test_a_damaged_archive_beside_damaged_files_is_named(weightaug: CommandLine) -> None:
     Path("data").mkdir()
     Path("data/small.tar.gz").write_bytes(b"damaged")
@@ -99,7 +120,11 @@ def test_folders_are_verified_by_their_count_and_files_by_what_was_recorded(weig
     Path("data/notes.txt").write_text("first")
     assert weightaug("data", "verify", "handmade").returncode == 0
     Path("data/photos/cat/2.jpg").unlink()
-    assert "holds 2 images, expected 3: take them" in weightaug("data", "fetch", "handmade").stderr
+    said = weightaug("data", "fetch", "handmade").stderr
+    assert "holds 2 images, expected 3; expected in " in said
+    assert (
+        "by hand (size not published, no checksum), by hand: take them (https://example.org/handmade)" in said
+    )
     Path("data/notes.txt").write_text("second")
     done = weightaug("data", "verify", "handmade")
     assert done.returncode == 2

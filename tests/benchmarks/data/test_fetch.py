@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from declared_files import Declare, md5
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from web_server import Web
 
 from benchmarks.data.files.declared import FileSet
 from benchmarks.data.files.fetch import TRIES, ensure
 from benchmarks.errors import UserError
+from benchmarks.results.files import alone
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 
@@ -35,7 +37,7 @@ def _declared(declare: Declare, **changes: object) -> FileSet:
 
 
 def _left(root: Path) -> list[str]:
-    return sorted(path.name for path in (root / "set").iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in (root / "set").iterdir())
 
 
 def _error(files: FileSet, root: Path) -> str:
@@ -165,6 +167,27 @@ def test_a_file_that_another_process_fetches_is_left_to_it(files: FileSet, tmp_p
     (tmp_path / "set").mkdir()
     with FileLock(tmp_path / "set/.some.bin.lock"):
         assert "is being fetched by another process" in _error(files, tmp_path)
+    ensure(files, tmp_path, download=True)
+
+
+def test_who_holds_the_lock_is_alone_though_it_is_deleted_every_time(tmp_path: Path) -> None:
+    """Four threads want the lock again and again; a file that two of them had would be written by both."""
+    lock, inside, held = tmp_path / "lock", [], []
+
+    def work(number: int) -> None:
+        for _ in range(200):
+            try:
+                with alone(lock):
+                    inside.append(number)
+                    held.append(len(inside))
+                    inside.remove(number)
+            except Timeout:
+                pass
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+    assert set(held) == {1}
+    assert not lock.exists()
 
 
 def test_only_web_addresses_are_fetched(

@@ -19,7 +19,7 @@ from command_line import CommandLine
 from PIL import Image
 
 from benchmarks.config import load
-from benchmarks.data.own import Folder
+from benchmarks.data.own import Folder, Tensors
 from benchmarks.errors import UserError
 
 QUICK = ("recipe.epochs=1", "recipe.batch_size=8", "wandb=disabled", "device=cpu", "threads=1")
@@ -103,6 +103,7 @@ def test_files_are_hashed_and_decoded_once(
     data = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
     monkeypatch.setattr("benchmarks.data.decode._pixels", None)
     monkeypatch.setattr("benchmarks.data.own.digest", None)
+    monkeypatch.setattr("benchmarks.data.own.channel_statistics", None)
     again = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
     assert torch.equal(again.train.images, data.train.images)
     assert (again.mean, again.std) == (data.mean, data.std)
@@ -111,7 +112,9 @@ def test_files_are_hashed_and_decoded_once(
 def test_a_damaged_cache_is_made_anew(photos: Path, tmp_path: Path) -> None:
     data = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
     kept = next((tmp_path / "cache").glob("*.safetensors"))
-    kept.write_bytes(kept.read_bytes()[:100])
+    damaged = kept.read_bytes()[:100]
+    kept.unlink()  # what is mapped into memory stays
+    kept.write_bytes(damaged)
     again = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
     assert torch.equal(again.train.images, data.train.images)
 
@@ -142,12 +145,67 @@ def test_images_are_resized_and_converted_when_that_is_asked_for(photos: Path, t
         assert source.load(tmp_path).train.images.shape == (24, channels, 6, 6)
 
 
-def test_files_that_are_no_images_are_left_alone(photos: Path, tmp_path: Path) -> None:
-    (photos / "cat/notes.txt").write_text("about cats")
-    (photos / "cat/.hidden.png").write_text("")
-    (photos / "README.md").write_text("about all")
-    (photos / ".git").mkdir()
-    assert len(Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path).train) == 24
+def test_files_that_are_not_used_are_named_and_counted_in_one_warning(
+    weightaug: CommandLine, photos: Path
+) -> None:
+    for name in ("cat/notes.txt", "README.md", "dog/b.heic", "dog/a.svg"):
+        (photos / name).write_text("no image")
+    for name in ("top.png", "cat/deep/a.png", "cat/deep/b.png", "owl/more/deep/c.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        _image(0).save(photos / name)
+    for name in ("cat/.hidden.png", ".git/x.png", ".DS_Store", "__MACOSX/cat/._00.png", "__MACOSX/x.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_text("not put there by a person")
+    done = weightaug("run", "dataset=folder", "dataset.path=photos", *QUICK)
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert warnings == [
+        f"weightaug: warning: {photos}: not used are 4 images outside of the class folders or deeper in them: "
+        "cat/deep/a.png, cat/deep/b.png, owl/more/deep/c.png and 1 more; and 4 files that are no images by their "
+        "name: README.md, cat/notes.txt, dog/a.svg and 1 more"
+    ]
+
+
+def test_a_validation_folder_beside_a_test_folder_is_said_not_to_be_used(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train", "test", "val"):
+        _class_folders(tmp_path / "photos" / name, 2)
+    Folder(path=str(tmp_path / "photos"), cache=tmp_path / "cache")
+    assert "not used are 6 images" in capfd.readouterr().err
+
+
+def test_classes_without_test_images_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    _class_folders(tmp_path / "photos")
+    for name in ("bee", "cow"):
+        (tmp_path / "photos" / name).mkdir()
+        _image(0).save(tmp_path / "photos" / name / "single.png")
+    Folder(path=str(tmp_path / "photos"), cache=tmp_path / "cache")
+    said = capfd.readouterr().err
+    assert "2 of 5 classes have no test images and are trained untested: bee, cow" in said
+    images, labels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 0, 0, 0, 1, 1])
+    split = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": 0 * labels}
+    torch.save(split, tmp_path / "split.pt")
+    Tensors(path=str(tmp_path / "split.pt"), cache=tmp_path / "cache")
+    assert "1 of 2 classes have no test images and are trained untested: 1" in capfd.readouterr().err
+
+
+def test_the_first_picture_of_an_animation_is_taken(photos: Path, tmp_path: Path) -> None:
+    frames = [_image(seed) for seed in (505, 506)]
+    frames[0].save(photos / "cat/00.gif", save_all=True, append_images=frames[1:])
+    data = Folder(path=str(photos), channels=3, cache=tmp_path / "cache").load(tmp_path)
+    first = np.asarray(Image.open(photos / "cat/00.gif").convert("RGB")).transpose(2, 0, 1)
+    assert len(data.train) + len(data.test) == 31
+    images = torch.cat([data.train.images, data.test.images])
+    assert (images == torch.from_numpy(first.copy())).flatten(1).all(1).sum() == 1
+
+
+def test_names_that_are_no_utf8_and_folders_called_like_images(photos: Path, tmp_path: Path) -> None:
+    (photos / "cat/00.png").rename(photos / "cat" / os.fsdecode(b"\xff.png"))
+    (photos / "cat/x.png").mkdir()
+    for _ in range(2):
+        data = Folder(path=str(photos), cache=tmp_path / "cache").load(tmp_path)
+        assert len(data.train) + len(data.test) == 30
 
 
 def _sixteen_bits(path: Path) -> None:
@@ -177,7 +235,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda p: p.write_bytes(b"no image"),
         "cat/04.png (can't be read: not an image",
     ),
-    "empty": (lambda p: p.write_bytes(b""), "cat/04.png (can't be read"),
+    "empty": (lambda p: p.write_bytes(b""), "cat/04.png (can't be read: empty (0 bytes))"),
     "size": (
         lambda p: _image(0, 9).save(p),
         "cat/04.png (9x9 pixels among 8x8 ones; dataset.size=N resizes)",
@@ -200,6 +258,18 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "16 bits": (_sixteen_bits, "cat/04.png (more than 8 bits a channel; save as 8 bits)"),
     "16 bits of colour": (_sixteen_bit_colour, "cat/04.png (more than 8 bits a channel"),
+    "16 bits of colour, PPM": (
+        lambda p: p.write_bytes(b"P6\n8 8\n4095\n" + bytes(8 * 8 * 6)),
+        "cat/04.png (more than 8 bits a channel",
+    ),
+    "link to nowhere": (
+        lambda p: (p.unlink(), p.symlink_to("nowhere.png")),
+        "cat/04.png can't be read: No such file",
+    ),
+    "name of two lines": (
+        lambda p: (p.parent / "a\nb.png").write_bytes(b""),
+        "'cat/a\\nb.png' (can't be read: empty",
+    ),
     "no folder": (lambda p: shutil.rmtree(p.parent.parent), "there is no such folder"),
     "empty class": (lambda p: [f.unlink() for f in p.parent.iterdir()], "no images in the class folder cat"),
     "no classes": (lambda p: [shutil.rmtree(f) for f in p.parent.parent.iterdir()], "has no class folders"),
@@ -220,15 +290,24 @@ def test_bad_images_are_named_in_one_line(weightaug: CommandLine, photos: Path, 
     assert said in done.stderr
 
 
-def test_many_bad_images_are_counted_and_the_first_are_named(photos: Path, tmp_path: Path) -> None:
+def test_many_bad_images_are_counted_and_the_first_are_named_with_their_reasons(
+    photos: Path, tmp_path: Path
+) -> None:
     for number in range(8):
         (photos / f"dog/{number:02}.png").write_bytes(b"")
     _image(0, SIDE, "L").save(photos / "owl/00.png")
+    _image(0, SIDE, "RGBA").save(photos / "owl/01.png")
+    _image(0, 9).save(photos / "owl/02.png")
+    (photos / "owl/03.png").write_text("not an image")
     with pytest.raises(UserError) as error:
         Folder(path=str(photos), cache=tmp_path / "cache")
-    assert "9 of 30 images can't be used" in str(error.value)
-    assert "dog/00.png, dog/01.png, dog/02.png and 5 more" in str(error.value)
+    assert "12 of 30 images can't be used" in str(error.value)
+    assert "dog/00.png, dog/01.png, dog/02.png and 5 more (can't be read: empty (0 bytes))" in str(
+        error.value
+    )
     assert "owl/00.png (grey among colour ones" in str(error.value)
+    assert "owl/01.png (mode RGBA" in str(error.value)
+    assert str(error.value).endswith(" and 2 more for other reasons")
 
 
 def test_train_and_test_must_fit(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from benchmarks import registry
 from benchmarks.data.corrupted import PublishedCorruptions, sets_of, types_of
 from benchmarks.data.dataset import Images
 from benchmarks.data.digits import Digits
+from benchmarks.data.files.declared import file_set
 from benchmarks.data.imagenet import imagenet_classes
 from benchmarks.data.shifted import ShiftedSet, shifted_sets
 from benchmarks.errors import UserError
@@ -76,6 +77,17 @@ def test_nothing_is_read_before_it_is_asked_for(
     assert published["contrast", 1].shape == (6, 3, 4, 4)
     with pytest.raises(UserError, match="gaussian_noise"):
         published["gaussian_noise", 1]
+
+
+def test_what_is_damaged_is_found_before_the_training(
+    declare: Declare, tmp_path: Path, test_images: Images
+) -> None:
+    _declare_arrays(declare, _arrays(tmp_path, test_images.labels, 3, 4))
+    _read(tmp_path, test_images).check()
+    path = tmp_path / "SET-C/gaussian_noise.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match=r"gaussian_noise.npy differs from the published MD5"):
+        _read(tmp_path, test_images).check()
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -198,6 +210,33 @@ def test_folders_that_do_not_fit_the_test_images(
         _read(tmp_path, test_images)["contrast", 1]
 
 
+@pytest.mark.parametrize("central", [1.0, 0.875])
+def test_stored_images_of_c_bar_are_cropped_again_as_the_authors_do(
+    declare: Declare, tmp_path: Path, central: float
+) -> None:
+    labels = torch.tensor([1, 0])
+    stored = {}
+    for kind in TYPES:
+        for severity in range(1, 6):
+            for label in (0, 1):
+                path = tmp_path / f"SET-C/{kind}/{severity}/n{label}/0.png"
+                path.parent.mkdir(parents=True)
+                waves = np.add.outer(np.arange(224), (label + 2) * np.arange(224))
+                stored[label] = Image.fromarray((127 + 100 * np.sin(waves / 30)).astype(np.uint8)).convert(
+                    "RGB"
+                )
+                stored[label].save(path)
+    item = {"file": "SET-C.tar", "contents": {f"SET-C/{kind}": 10 for kind in TYPES}}
+    declare("set_c", folder="SET-C", layout="severities", central=central, downloads=[item])
+    published = PublishedCorruptions(["set_c"], TYPES, tmp_path, labels, (3, 224, 224), tmp_path / "cache")
+    for image, label in zip(published["contrast", 2], (1, 0), strict=True):
+        expected = stored[label]
+        if central < 1:
+            expected = expected.crop((14, 14, 210, 210)).resize((224, 224), Image.Resampling.BICUBIC)
+        difference = image.int() - torch.from_numpy(np.array(expected)).permute(2, 0, 1).int()
+        assert difference.abs().max() <= (central < 1)
+
+
 def test_real_declarations_cover_the_corruptions_of_the_papers() -> None:
     nineteen = set(types_of("cifar10_c"))
     assert len(nineteen) == 19
@@ -205,6 +244,11 @@ def test_real_declarations_cover_the_corruptions_of_the_papers() -> None:
         assert set(types_of(name)) == nineteen
     assert set(types_of("imagenet_c_bar")) == set(types_of("cifar10_c_bar"))
     assert len(types_of("cifar10_c_bar")) == 10
+    assert {name: file_set(name).central for name in ("imagenet_c", "imagenet_c_bar", "cifar10_c_bar")} == {
+        "imagenet_c": 1,
+        "imagenet_c_bar": 224 / 256,
+        "cifar10_c_bar": 1,
+    }
     assert sets_of(["cifar10_c", "cifar10_c_bar"], ["fog", "sparkles"]) == ("cifar10_c", "cifar10_c_bar")
     assert sets_of(["cifar10_c", "cifar10_c_bar"], ["fog"]) == ("cifar10_c",)
     with pytest.raises(UserError, match="nobody published sparkles"):
@@ -232,6 +276,8 @@ def test_the_same_evaluation_uses_published_images_and_the_card_says_so(
             (tmp_path / done.stdout.splitlines()[-1].removeprefix("card: ")).read_text()
         )
         assert cards[origin]["corrupted_images"] == dict.fromkeys(TYPES, origin)
+        said = f"set_c in {tmp_path / 'data'} not used: dataset.corrupted=generated makes the corrupted images itself"
+        assert done.stderr.count(said) == (origin == "generated")
     assert cards["generated"]["id"] != cards["published"]["id"]
     clean, corrupted = ([c["metrics"]["plain"][k] for c in cards.values()] for k in ("clean", "corrupted"))
     assert clean[0] == clean[1]
@@ -325,6 +371,4 @@ def test_shifted_sets_that_are_not_there_or_are_no_such_sets(tmp_path: Path) -> 
 def test_every_published_set_has_a_layout_that_is_read() -> None:
     for name in registry.entries("files"):
         if name.startswith("imagenet_") or name.endswith(("_c", "_c_bar")):
-            from benchmarks.data.files.declared import file_set
-
             assert file_set(name).layout in ("arrays", "severities", "classes", "labelled")

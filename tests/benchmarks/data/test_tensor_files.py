@@ -14,6 +14,7 @@ from command_line import CommandLine
 from safetensors.torch import save_file
 
 from benchmarks.data.own import Tensors
+from benchmarks.errors import UserError
 
 QUICK = ("recipe.epochs=1", "recipe.batch_size=8", "wandb=disabled", "device=cpu", "threads=1")
 SIDE = 8
@@ -175,3 +176,32 @@ def test_bad_tensor_files_are_named_in_one_line(weightaug: CommandLine, tmp_path
     assert done.stderr.count("\n") == 1, done.stderr
     assert said in done.stderr
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ("text", "images is no tensor but str"),
+        (None, "images is no tensor but NoneType"),
+        (torch.zeros(4, 3, 4, 4).to_sparse(), "images is sparse; store it as a dense tensor"),
+    ],
+)
+def test_what_is_no_dense_tensor_is_named(images: Any, said: str, tmp_path: Path) -> None:
+    torch.save({"images": images, "labels": torch.arange(4) % 2}, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match=said):
+        Tensors(path=str(tmp_path / "odd.pt"), cache=tmp_path / "cache")
+
+
+def test_views_of_one_tensor_are_kept_apart(tmp_path: Path) -> None:
+    images, labels = torch.randint(0, 256, (12, 3, 4, 4), dtype=torch.uint8), torch.arange(12) % 2
+    split = {
+        "train_images": images,
+        "train_labels": labels,
+        "test_images": images[4:8],
+        "test_labels": labels[4:8],
+    }
+    torch.save(split, tmp_path / "views.pt")
+    for _ in range(2):  # made, then read back
+        data = Tensors(path=str(tmp_path / "views.pt"), cache=tmp_path / "cache").load(tmp_path)
+        assert torch.equal(data.test.images, images[4:8])
+        assert torch.equal(data.train.labels, labels)

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.config import load
+from benchmarks.data.corruptions import corrupt
 from benchmarks.data.dataset import DataSet, Images
 from benchmarks.evaluation import evaluate as module
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
@@ -51,12 +53,47 @@ def test_every_set_is_measured_as_by_hand(trainer: Trainer) -> None:
     assert list(found["corrupted"]) == list(source.corruptions)
 
 
-def test_kept_and_made_batch_by_batch_are_the_same(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = EvaluationImages.make(trainer.source, trainer.data)
-    monkeypatch.setattr(module, "KEPT_BYTES", 0)
-    made = EvaluationImages.make(trainer.source, trainer.data)
-    results = [evaluate(trainer.cell, trainer.method, trainer.data, sets) for sets in (kept, made)]
-    assert results[0] == results[1]
+def test_what_is_kept_changes_no_number(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sets, four of ten and none: made at once or batch by batch."""
+    size = trainer.data.test.images.nbytes
+    results, calls = [], []
+    for sets in (100, 4, 0):
+        free = iter([2 * sets * size + 1, *(2 * sets * size + 1 - n * size for n in range(20))])
+        monkeypatch.setattr(module, "free_memory", lambda device, free=free: next(free))
+        made: list[int] = []
+        monkeypatch.setattr(
+            module, "corrupt", lambda x, *a, made=made: (made.append(len(x)), corrupt(x, *a))[1]
+        )
+        images = EvaluationImages.make(trainer.source, trainer.data)
+        calls.append(len(made))
+        results.append(evaluate(trainer.cell, trainer.method, trainer.data, images))
+    assert calls == [10, 4, 0]
+    assert results[0] == results[1] == results[2]
+
+
+def test_free_memory_is_what_the_system_says() -> None:
+    free = module.free_memory(torch.device("cpu"))
+    assert 0 < free <= psutil.virtual_memory().total
+
+
+def test_mapped_images_are_not_copied_on_a_cpu(trainer: Trainer) -> None:
+    read = []
+
+    class Published(dict):
+        def check(self) -> None:
+            read.append("checked")
+
+        def read(self, name: str, severity: int, places: Tensor) -> Tensor:
+            read.append((name, severity))
+            return trainer.data.test.images[places]
+
+    keys = [("contrast", severity) for severity in range(1, 6)]
+    sets = EvaluationImages.make(trainer.source, trainer.data, published=Published.fromkeys(keys))
+    assert list(sets.corrupted) == keys
+    assert sets.origins == {"contrast": "published"}
+    assert read == ["checked"]
+    evaluate(trainer.cell, trainer.method, trainer.data, sets)
+    assert read[1:] == [key for _ in range(4) for key in keys]  # four batches of 32, 100 images
 
 
 def test_the_test_images_are_read_once(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,10 @@ def fake_card(
         "schema": 1,
         "id": hashlib.sha256(name.encode()).hexdigest()[:16],
         "status": "diverged" if diverged else "finished",
-        "cell": {"method": method, "model": panel, "dataset": "digits", "scale": "smoke", "seed": seed},
+        "cell": {
+            **{"method": method, "model": panel, "scale": "smoke", "seed": seed},
+            "dataset": {"name": "digits", "corruptions": {name: [1, 2, 3, 4, 5] for name in TYPES}},
+        },
         "metrics": None if diverged else metrics,
         "diverged_at": {"epoch": 2, "step": 31} if diverged else None,
         "curve": [

@@ -9,7 +9,7 @@ import pytest
 from fake_cards import fake_card
 
 from benchmarks.errors import UserError
-from benchmarks.reports.measures import check_metric, measure, worst
+from benchmarks.reports.measures import check_metric, measure, unmeasured_types, worst
 from benchmarks.results.card import MEASURED
 
 
@@ -55,6 +55,19 @@ def test_a_range_of_severities_has_levels_of_equal_weight() -> None:
     for wrong in ("3-1", "1-6", "-2", "1-"):
         with pytest.raises(UserError, match="or a range such as 1-3"):
             check_metric(f"severity.{wrong}.error", "a table")
+
+
+def test_a_mean_over_fewer_types_than_the_config_has_is_none() -> None:
+    card = fake_card("vit", "was", 0)
+    for metrics in card["metrics"].values():
+        del metrics["corrupted"]["contrast"]  # as frost, where its photographs are not installed
+    assert unmeasured_types(card) == ["contrast"]
+    for path in ("corrupted.error", "severity.3.error", "type.contrast.error"):
+        assert measure(card, path) is None
+    assert measure(card, "severity.0.error") == measure(card, "clean.error")
+    assert measure(card, "type.pixelate.error") is not None
+    del card["cell"]["dataset"]["corruptions"]["contrast"]  # another cell, whose config has three types
+    assert measure(card, "corrupted.error") is not None
 
 
 def test_worst_values() -> None:
