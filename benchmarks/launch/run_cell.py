@@ -14,10 +14,11 @@ import torch
 from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
 from benchmarks.data.dataset import DataSet, Source
-from benchmarks.data.shifted import ShiftedImages, check_shifted, missing_shifted, open_shifted
+from benchmarks.data.shifted import ShiftedImages, check_shifted, open_shifted
 from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
+from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
@@ -37,9 +38,9 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     downloads missing data if that is allowed, so that worker processes find it there.
     """
     check_installed(cell.evaluation)
-    source = _source(cell, runtime)
+    source = source_of(cell, runtime)
     check_shifted(cell.evaluation.shifted, source)
-    problems = [] if runtime.download else _missing(cell, source, runtime)
+    problems = [] if runtime.download else missing_data(cell, source, runtime)
     model, method = build(cell, source, "cpu")
     build_optimizer(cell.recipe, model, method.parameters())
     copies = cell.method.arguments.get("sub_batches", 1)
@@ -59,13 +60,6 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     return []
 
 
-def _missing(cell: Cell, source: Source, runtime: Runtime) -> list[str]:
-    """What of the cell's data is not there, one line for each set."""
-    root = runtime.data_folder
-    own = source.missing(root)
-    return [*([own] if own else []), *missing_shifted(cell.evaluation.shifted, root)]
-
-
 def run_cell(
     cell: Cell, runtime: Runtime, device: str, store: Store, heartbeat: Heartbeat, group: str, command: str
 ) -> Card:
@@ -77,7 +71,7 @@ def run_cell(
         command: what the person typed, for the card.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    source = _source(cell, runtime)
+    source = source_of(cell, runtime)
     data, sets = _data(cell, source, runtime, device)
     mirror = Mirror(runtime.wandb, store.folder, group)
     mirror.start(cell.id, cell.label, cell.as_dict())
@@ -157,11 +151,6 @@ def _cost(
         "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else heartbeat.watch_memory(),
         "resumed": progress.resumed,
     }
-
-
-def _source(cell: Cell, runtime: Runtime) -> Source:
-    source: Source = cell.dataset.build({"cache": runtime.cache_folder})
-    return source
 
 
 _loaded: dict[str, Any] = {}
