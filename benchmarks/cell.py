@@ -256,8 +256,8 @@ class Cell:
         A hyper-parameter that came with a later version is not on older cards: its absence is no contradiction
         as long as the cell has it at its default, where it is no part of the id either.
         """
-        mine, stated = _settings(json.loads(json.dumps(self.as_dict()))), _settings(config)
-        needed = _settings(self.identity())
+        mine, stated = flat(json.loads(json.dumps(self.as_dict()))), flat(config)
+        needed = flat(self.identity())
         for key, value in mine.items():
             if stated[key] != value if key in stated else key in needed:
                 return key
@@ -265,11 +265,18 @@ class Cell:
 
     @property
     def label(self) -> str:
-        epochs = f"{self.recipe.total_epochs} epochs"
-        return f"{self.method.name} {self.model.title} {self.dataset.name} {epochs} seed {self.seed}"
+        return f"{label_of(self.as_dict())} seed {self.seed}"
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def label_of(config: Mapping[str, Any]) -> str:
+    """What cells of the full ``config`` are, in a few words, whatever their seed."""
+    model, recipe = config["model"], config["recipe"]
+    epochs = recipe["epochs"] * recipe["epochs_factor"]
+    name = model.get("architecture", model["name"])
+    return f"{config['method']['name']} {name} {config['dataset']['name']} {epochs} epochs"
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of a config by its key as in an override, e.g. ``method.sigma``."""
     flat: dict[str, Any] = {}
     for group, value in config.items():

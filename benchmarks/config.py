@@ -81,6 +81,25 @@ def cell_of(config: Mapping[str, Any]) -> Cell:
         raise UserError(f"the card's config lacks or garbles {error}") from error
 
 
+def cells_of(configs: Sequence[Mapping[str, Any]]) -> list[Cell | None]:
+    """As :func:`cell_of` of each; None where it is not of this version of the code."""
+
+    def of(config: Mapping[str, Any]) -> Cell | None:
+        try:
+            return cell_of(config)
+        except UserError:
+            return None
+
+    chosen = []
+    for config in configs:
+        named = ((group, config.get(group)) for group in COMPONENTS)
+        chosen += [
+            (group, part["name"]) for group, part in named if isinstance(part, dict) and "name" in part
+        ]
+    _compose([pair for pair in chosen if pair[1] in registry.entries(pair[0])])
+    return [of(config) for config in configs]
+
+
 @cache
 def _parse(text: str) -> tuple[str, Any]:
     try:

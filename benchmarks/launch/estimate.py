@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.cell import Cell
 from benchmarks.results.card import Card
+from benchmarks.results.provenance import machine
 
 MEASURED = "seconds per epoch of cells of the same model, method, data set and batch size"
 FLOPS = "FLOPs of the model and FLOP/s of cells of the same method"
@@ -45,14 +46,14 @@ class Throughput:
         self._flops: dict[Hashable, int] = {}
         self._images: dict[Hashable, int] = {}
         self._rates: dict[Hashable, list[float]] = {}
-        here = machine(device, hardware)
+        here = machine({"device": device, "hardware": hardware})
         for card in cards:
             model, method, dataset, batch = _kind(card["cell"])
             cost, curve = card["cost"], card["curve"]
             self._flops[model, dataset] = cost["flops"]
             if curve:
                 self._images[dataset] = round(curve[-1]["step"] / curve[-1]["epoch"]) * batch
-            if machine(card["provenance"]["device"], card["provenance"]["hardware"]) != here:
+            if machine(card["provenance"]) != here:
                 continue
             self._epochs.setdefault((model, method, dataset, batch), []).append(cost["seconds_per_epoch"])
             if card["status"] == "finished":
@@ -82,13 +83,6 @@ def total(parts: Iterable[tuple[tuple[float, str], float]]) -> Estimate:
         seconds += of_cell * left
         bases[basis] += 1
     return Estimate(seconds, bases)
-
-
-def machine(device: str, hardware: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What must be the same for times to be comparable: the GPU's name, or the processor's and its cores."""
-    if device.startswith("cuda"):
-        return ("cuda", hardware.get("gpu"))
-    return (device, hardware.get("processor"), hardware.get("cores"))
 
 
 def _kind(config: Mapping[str, Any]) -> tuple[str, str, str, int]:

@@ -175,10 +175,18 @@ def parse_card(path: Path) -> Card:
         DamagedCardError: the file is no valid card.
     """
     try:
-        return check_card(json.loads(path.read_text()))
+        return card_from(path.read_bytes())
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DamagedCardError(one_line(error)) from error
+
+
+def card_from(content: bytes) -> Card:
+    """The card in a file's content, or a :class:`DamagedCardError`."""
+    try:
+        return check_card(json.loads(content))
+    except (ValueError, RecursionError) as error:
         raise DamagedCardError(one_line(error)) from error
 
 
