@@ -83,8 +83,8 @@ class Result:
 def compare(a: Side, b: Side) -> Result:
     """Match the cells of both sides and judge every metric that both have."""
     sides = _groups(a.cards), _groups(b.cards)
-    shared = [key for key in sides[0] if key in sides[1]]
     labels = _labels({key: next(iter(group.values())) for side in sides for key, group in side.items()})
+    shared = sorted(sides[0].keys() & sides[1].keys(), key=labels.__getitem__)
     comparisons, divergences = list[Comparison](), list[Divergence]()
     for key in shared:
         left, right = sides[0][key], sides[1][key]
@@ -112,15 +112,28 @@ def _groups(cards: Mapping[str, Card]) -> dict[str, BySeed]:
     texts = {}
     for card_id, card in cards.items():
         config = {**card["cell"], "seed": 0}
-        texts[card_id] = json.dumps(config, sort_keys=True)
+        texts[card_id] = _text(config)
         configs.setdefault(texts[card_id], config)
     # What this version of the code does not know, such as a plug-in's method, stands for itself.
     cells = dict(zip(configs, cells_of([*configs.values()]), strict=True))
-    keys = {text: cell.id if cell else text for text, cell in cells.items()}
+    keys = {text: _text(cell.identity()) if cell else text for text, cell in cells.items()}
     groups: dict[str, BySeed] = {}
     for card_id, card in sorted(cards.items(), key=lambda item: item[1]["cell"].get("seed", 0)):
         groups.setdefault(keys[texts[card_id]], {})[card["cell"].get("seed", 0)] = card
     return groups
+
+
+def _text(config: Any) -> str:
+    """Settings as a text that is the same for the same numbers, such as 3 and 3.0."""
+
+    def numbers(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: numbers(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [*map(numbers, value)]
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    return json.dumps(numbers(config), sort_keys=True)
 
 
 def _metrics(group: str, a: BySeed, b: BySeed) -> Iterable[Comparison]:
@@ -169,7 +182,7 @@ def _lacking(
 ) -> tuple[str, ...]:
     """The cells of one side that the other has not, a line for each group."""
     lines = []
-    for key, group in side.items():
+    for key, group in sorted(side.items(), key=lambda item: labels[item[0]]):
         seeds = [seed for seed in group if seed not in other.get(key, {})]
         if seeds:
             lines.append(f"{labels[key]}: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")

@@ -11,25 +11,38 @@ from typing import Any
 from benchmarks.launch.request import Place, Request
 from benchmarks.reports.evidence import Evidence, gather
 from benchmarks.results.card import Card
+from benchmarks.results.wandb_log import holds_report, runs_of
 from benchmarks.results.wandb_mirror import Mirror
 
 NUMBERS = ["panel", "row", "column", "published", "mean", "standard deviation", "runs", "verdict"]
 CLAIMS = ["panel", "claim", "source", "difference or ratio", "low", "high", "p (Holm)", "verdict", "reason"]
 
 
-def mirror_report(request: Request, cards: Mapping[Place, Card | None], report: Path) -> str:
-    """Send the report to W&B; the same cards give the same run. Returns the run's id.
+def mirror_report(
+    request: Request, cards: Mapping[Place, Card | None], report: Path, force: bool = False
+) -> tuple[list[Path], bool]:
+    """Send the report to W&B, unless an offline run has it; the same cards give the same run.
 
     Args:
         report: the report's Markdown file; its plots lie in the folder of the same name beside it.
+        force: send it all the same.
+
+    Returns:
+        The offline runs of its id that were there before, and whether W&B has the report now.
     """
+    runtime, group = request.runtime, request.table.name
     evidence = gather(request.table, request.scale, request.seeds, cards, request.published())
     name, run_id = f"report-{report.stem}-{request.scale}", report_id(request, evidence)
-    mirror = Mirror(request.runtime.wandb, request.runtime.store_folder, request.table.name)
-    if mirror.start(run_id, name, {"scale": request.scale, "seeds": list(request.seeds)}, job_type="report"):
-        tables = {"report": (NUMBERS, _numbers(evidence)), "claims": (CLAIMS, _claims(evidence))}
-        mirror.report(tables, sorted(report.with_suffix("").glob("*.png")))
-    return run_id
+    before = runs_of(runtime.store_folder, run_id)
+    if runtime.wandb == "offline" and not force and any(map(holds_report, before)):
+        return before, True
+    mirror = Mirror(runtime.wandb, runtime.store_folder, group)
+    config = {"scale": request.scale, "seeds": list(request.seeds)}
+    if not mirror.start(run_id, name, config, job_type="report"):
+        return before, False
+    tables = {"report": (NUMBERS, _numbers(evidence)), "claims": (CLAIMS, _claims(evidence))}
+    mirror.report(tables, sorted(report.with_suffix("").glob("*.png")))
+    return before, mirror.mode != "disabled"
 
 
 def report_id(request: Request, evidence: Evidence) -> str:

@@ -6,15 +6,15 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import PLUGIN, CommandLine, plugin_path, start
+
+from benchmarks.results.wandb_log import read_run
 
 TINY = ["reproduce", "signnoise/tiny", "--scale", "smoke", "device=cpu", "workers=1", "threads=1"]
 CELLS = 4  # two rows, two seeds
@@ -149,8 +149,8 @@ def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
 
 
 def test_wandb_offline_holds_config_curves_metrics_and_tables(whole: Path) -> None:
-    runs = {path.name: read_wandb(path) for path in (whole / "runs" / "wandb").glob("offline-run-*/*.wandb")}
-    ours = [run for run in runs.values() if run["job_type"] == "cell"]
+    runs = [read_run(path) for path in (whole / "runs" / "wandb").glob("offline-run-*")]
+    ours = [run for run in runs if run["job_type"] == "cell"]
     assert len(ours) == CELLS
     for run in ours:
         card = json.loads((whole / "runs" / "cards" / f"{run['id']}.json").read_text())
@@ -164,9 +164,11 @@ def test_wandb_offline_holds_config_curves_metrics_and_tables(whole: Path) -> No
         )
         assert run["summary"]["errors._type"] == "table-file"
         assert run["summary"]["errors.nrows"] == 31  # clean, and 6 types at 5 severities
-    reports = [run for run in runs.values() if run["job_type"] == "report"]
+    reports = [run for run in runs if run["job_type"] == "report"]
     assert len(reports) == 1
     assert reports[0]["summary"]["report.nrows"] == 4
+    assert reports[0]["summary"]["claims.nrows"] == 1
+    assert reports[0]["summary"]["severity._type"] == "image-file"
 
 
 def test_a_failing_wandb_is_a_warning_and_the_card_is_complete(
@@ -193,42 +195,3 @@ def test_wandb_online_without_an_account_logs_offline_and_does_not_ask(
     _, errors = finish(start(tmp_path, "run", "recipe.epochs=1", "device=cpu", "threads=1", "wandb=online"))
     assert "no account is set up" in errors
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*"))) == 1
-
-
-def read_wandb(path: Path) -> dict[str, Any]:
-    """What an offline run wrote, read back from its transaction log."""
-    from wandb.proto import wandb_internal_pb2
-
-    found: dict[str, Any] = {"history": [], "summary": {}, "config": {}}
-    for data in log_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            found |= {"id": record.run.run_id, "group": record.run.run_group, "job_type": record.run.job_type}
-            found["config"] |= values(record.run.config.update)
-        elif kind == "history":
-            found["history"].append(values(record.history.item))
-        elif kind == "summary":
-            found["summary"] |= values(record.summary.update)
-    return found
-
-
-def values(items: Any) -> dict[str, Any]:
-    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
-
-
-def log_records(data: bytes) -> Iterator[bytes]:
-    """The records of a log in LevelDB's format: blocks of 32 KiB, pieces with checksum, length and kind."""
-    assert data[:4] == b":W&B"
-    position, record, (full, first, _, last) = 7, b"", (1, 2, 3, 4)
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        piece = data[position + 7 : position + 7 + length]
-        record = piece if kind in (full, first) else record + piece
-        if kind in (full, last):
-            yield record
-        position += 7 + length
