@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -122,6 +123,48 @@ def test_two_commands_share_a_table(whole: Path, tmp_path: Path) -> None:
     assert not any((tmp_path / "runs" / "work").glob("*/*"))
     reports = [(tmp_path / name / "smoke" / "signnoise-tiny.md").read_text() for name in ("first", "second")]
     assert reports[0] == reports[1]
+
+
+def test_parts_of_a_table_are_shared_by_commands(tmp_path: Path) -> None:
+    """One command takes a row, the other a seed; both ask for one cell, and nobody for another."""
+    command = [*TINY, "wandb=disabled", "recipe.epochs=1", "evaluation.corruptions=false"]
+    parts = {"row": ["--only", "row=sgd"], "seed": ["--seeds", "0..1", "--only", "seed=0"]}
+    path = plugin_path(tmp_path)
+    runs = [start(tmp_path, *command, *only, "--reports", name, path=path) for name, only in parts.items()]
+    assert ["2 of 2 cells finished" in finish(run)[1] for run in runs] == [True, True]
+    found = cards(tmp_path / "runs" / "cards").values()
+    trained = [(card["cell"]["method"]["name"], card["cell"]["seed"]) for card in found]
+    assert sorted(trained) == [("sgd", 0), ("sgd", 1), ("signnoise", 0)]
+
+
+def test_wandb_is_filled_again_with_what_the_live_mirror_sent(
+    whole: Path, weightaug: CommandLine, tmp_path: Path
+) -> None:
+    shutil.copytree(whole / "runs" / "cards", tmp_path / "runs" / "cards")
+    assert weightaug("wandb-sync").returncode == 0
+    live, again = (
+        {run["id"]: run for run in map(read_run, (folder / "runs" / "wandb").glob("offline-run-*"))}
+        for folder in (whole, tmp_path)
+    )
+    assert again.keys() == cards(whole / "runs" / "cards").keys()
+    for run_id, run in again.items():
+        for key in ("group", "job_type", "finished"):
+            assert run[key] == live[run_id][key]
+        for key in ("config", "summary", "history"):
+            assert comparable(run[key]) == comparable(live[run_id][key])
+
+
+def comparable(logged: Any) -> Any:
+    """Without what W&B adds of its own: times, and where its files lie."""
+    if isinstance(logged, list):
+        return [comparable(row) for row in logged]
+    places = ("path", "sha256", "artifact_path", "_latest_artifact_path")
+    return {
+        key: value
+        for key, value in logged.items()
+        if not key.startswith("_")
+        and key.partition(".")[2] not in ("path", "sha256", "artifact_path", "_latest_artifact_path")
+    }
 
 
 def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
