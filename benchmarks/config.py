@@ -62,7 +62,8 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
 def load_all(settings: Sequence[Sequence[str]]) -> list[tuple[Cell, Runtime]]:
     """As :func:`load` of each; quicker, for Hydra takes as long for one entry of a group as for dozens."""
     chosen = [_parse(text) for text in dict.fromkeys(text for overrides in settings for text in overrides)]
-    _compose([(key, str(value)) for key, value in chosen if key in GROUPS])
+    named = [(key, str(value)) for key, value in chosen if key in GROUPS]
+    _compose([*_default_cell()[0].items(), *named])
     return [load(overrides) for overrides in settings]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import registry
 from benchmarks.cell import Cell
-from benchmarks.config import load, load_all
+from benchmarks.config import load_all
 from benchmarks.errors import UserError
 from benchmarks.launch.selection import parse_seeds, select, shown_seeds
 from benchmarks.results.card import Card
@@ -62,13 +62,13 @@ class Request:
         table = dataclasses.replace(table, rows=(*table.rows, *map(_extra_row, dict.fromkeys(extra_rows))))
         count = table.scale(scale).seeds
         wanted = tuple(range(count)) if seeds is None else parse_seeds(str(seeds))
-        runtime = load(overrides)[1]
+        planned = table.cells(scale, wanted)
+        # The overrides by themselves first: what is wrong with them is told as such.
+        (_, runtime), *composed = load_all([overrides, *((*cell.overrides, *overrides) for cell in planned)])
         changes = _changes(overrides, scale)
         if changes:
             note = f"Changed from the table: {', '.join(changes)}."
             table = dataclasses.replace(table, notes=(*table.notes, note))
-        planned = table.cells(scale, wanted)
-        composed = load_all([(*cell.overrides, *overrides) for cell in planned])
         cells = [cell for cell, _ in composed]
         places = {
             (plan.panel, row, plan.seed): cell.id
