@@ -79,7 +79,7 @@ def look(request: Request, cell_id: str) -> Planned:
         damage = ""
     except DamagedCardError as error:
         damage = f"damaged card ({one_line(error)}), which will be set aside and its cell run again"
-    if not folder.is_dir():
+    if not (folder / "cards").is_dir():
         return Planned(cell, "waiting", note=damage)
     store = Store(folder, read_only=True)
     beat = store.running(cell_id)

@@ -19,11 +19,12 @@ from benchmarks.results.store import Store
 from regression.runs import CARDS, CASES, REFERENCE, cell, first_losses, train
 
 SEEDS = 10
+RUNS = Path(__file__).resolve().parents[2] / "runs" / "regression"
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    store = Store(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/regression"))
+    store = Store(Path(sys.argv[1]) if len(sys.argv) > 1 else RUNS)
     revision, dirty = commit()
     measured = {
         "command": "python -m regression.measure",
