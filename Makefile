@@ -1,6 +1,9 @@
 # weightaug: `make help` lists the targets. Everything sets itself up in .venv first.
 SCALE  ?= full
 SEEDS  ?=
+ONLY   ?=
+A      ?= git:HEAD
+B      ?= reports
 DEVICE ?= auto
 PAPER  ?= damp
 PYTHON ?= python3
@@ -9,16 +12,16 @@ CONSTRAINTS ?= constraints.txt
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-OPTIONS := --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) device=$(DEVICE)
+OPTIONS := --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) device=$(DEVICE)
 TABLES  := table1 table2 table3 figure3 figure4 figure5 figure6 figure7 accuracy flops
 
-.PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report test lint regress bench clean
+.PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report compare wandb-sync test lint regress bench clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@printf "  make %-24s %s\n" reproduce-TABLE "train and report a table at SCALE: $(TABLES)"
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "  make %-24s %s\n", $$1, $$2}'
-	@echo "Variables: SCALE=full|reduced|smoke (now $(SCALE)) SEEDS=N DEVICE=auto|cpu|cuda (now $(DEVICE)) PAPER=damp|was (now $(PAPER))"
+	@echo "Variables: SCALE=full|reduced|smoke (now $(SCALE)) SEEDS=N|0,2|3..7 ONLY=KEY=VALUE DEVICE=auto|cpu|cuda (now $(DEVICE)) PAPER=damp|was (now $(PAPER))"
 
 setup: $(READY)  ## make .venv with the pinned packages
 $(READY): pyproject.toml $(CONSTRAINTS)
@@ -43,11 +46,17 @@ report: $(READY)  ## make the reports of PAPER at SCALE again from their cards, 
 	  test -n "$$tables" || { echo "weightaug: error: no table of PAPER=$(PAPER) is registered" >&2; exit 2; }; \
 	  status=0; for table in $$tables; do $(BIN)/weightaug report $$table $(OPTIONS) || status=$$?; done; exit $$status
 
+compare: $(READY)  ## what changed beyond noise between A and B: stores, folders of cards or git:REVISION
+	@$(BIN)/weightaug compare $(A) $(B)
+
+wandb-sync: $(READY)  ## fill W&B again from all cards in runs/
+	@$(BIN)/weightaug wandb-sync
+
 test: $(READY)  ## style, types and tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy
 	@$(BIN)/python -m pytest tests --ignore=tests/regression -n logical --maxprocesses 8 --dist loadfile
 
-regress: $(READY)  ## reduced-schedule training of each method against stored losses and bounds
+regress: $(READY)  ## reduced-schedule training of each method against stored losses and, by `compare`, stored cards
 	@$(BIN)/python -m pytest tests/regression
 
 bench: $(READY)  ## step time of each method relative to a hand-written loop

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 from benchmarks.errors import UserError, one_line, unknown_name
@@ -219,7 +219,7 @@ class Cell:
         if self.seed < 0:
             raise UserError(f"seed={self.seed}: the seed is a whole number from 0")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hexadecimal digits that depend on every setting which differs from its default."""
         text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
@@ -233,11 +233,8 @@ class Cell:
             content[name] = {"name": part.name, **part.changed, **part.content}
         for name in ("recipe", "evaluation"):
             settings = getattr(self, name)
-            content[name] = {
-                key: value
-                for key, value in dataclasses.asdict(settings).items()
-                if value != getattr(type(settings)(), key)
-            }
+            defaults = _default_values(name)
+            content[name] = {key: value for key, value in _values(settings).items() if value != defaults[key]}
         return {**content, "protocol": self.protocol, "scale": self.scale, "seed": self.seed}
 
     def as_dict(self) -> dict[str, Any]:
@@ -246,8 +243,8 @@ class Cell:
             name: {"name": part.name, **part.arguments, **part.content}
             for name, part in (("method", self.method), ("model", self.model), ("dataset", self.dataset))
         }
-        content["recipe"] = dataclasses.asdict(self.recipe)
-        content["evaluation"] = dataclasses.asdict(self.evaluation)
+        content["recipe"] = _values(self.recipe)
+        content["evaluation"] = _values(self.evaluation)
         return {**content, "protocol": self.protocol, "scale": self.scale, "seed": self.seed}
 
     def contradiction(self, config: Mapping[str, Any]) -> str | None:
@@ -256,20 +253,41 @@ class Cell:
         A hyper-parameter that came with a later version is not on older cards: its absence is no contradiction
         as long as the cell has it at its default, where it is no part of the id either.
         """
-        mine, stated = _settings(json.loads(json.dumps(self.as_dict()))), _settings(config)
-        needed = _settings(self.identity())
-        for key, value in mine.items():
-            if stated[key] != value if key in stated else key in needed:
+        stated, needed = flat(config), None
+        for key, value in flat(self.as_dict()).items():
+            if key in stated:
+                if stated[key] != value and stated[key] != json.loads(
+                    json.dumps(value)
+                ):  # a tuple is a list there
+                    return key
+            elif key in (needed := needed or flat(self.identity())):
                 return key
         return None
 
     @property
     def label(self) -> str:
-        epochs = f"{self.recipe.total_epochs} epochs"
-        return f"{self.method.name} {self.model.title} {self.dataset.name} {epochs} seed {self.seed}"
+        return f"{label_of(self.as_dict())} seed {self.seed}"
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _values(settings: Recipe | Evaluation) -> dict[str, Any]:
+    """The settings by name; as dataclasses.asdict, which is slow for thousands of cells."""
+    return {key: [*value] if isinstance(value, list) else value for key, value in vars(settings).items()}
+
+
+@cache
+def _default_values(group: str) -> dict[str, Any]:
+    return _values(Recipe() if group == "recipe" else Evaluation())
+
+
+def label_of(config: Mapping[str, Any]) -> str:
+    """What cells of the full ``config`` are, in a few words, whatever their seed."""
+    model, recipe = config["model"], config["recipe"]
+    epochs = recipe["epochs"] * recipe["epochs_factor"]
+    name = model.get("architecture", model["name"])
+    return f"{config['method']['name']} {name} {config['dataset']['name']} {epochs} epochs"
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of a config by its key as in an override, e.g. ``method.sigma``."""
     flat: dict[str, Any] = {}
     for group, value in config.items():

@@ -27,7 +27,7 @@ from benchmarks import registry
 from benchmarks.cell import Cell, Component, Evaluation, Recipe
 from benchmarks.errors import UserError, one_line, unknown_name
 from benchmarks.runtime import Runtime
-from benchmarks.typed import build
+from benchmarks.typed import build, read_yaml
 
 COMPONENTS = ("method", "model", "dataset")
 SETTINGS = {"recipe": Recipe, "evaluation": Evaluation}
@@ -51,12 +51,20 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
             choices[key] = str(value)
         else:
             values.append((key, value))
-    parts = copy.deepcopy(_compose(tuple(sorted(choices.items()))))
+    parts = _parts(choices)
     runtime: dict[str, Any] = {}
     for key, value in values:
         _set(parts, runtime, key, value)
     machine = build(Runtime, runtime, "runtime settings")
     return _cell(parts, machine), machine
+
+
+def load_all(settings: Sequence[Sequence[str]]) -> list[tuple[Cell, Runtime]]:
+    """As :func:`load` of each; quicker, for Hydra takes as long for one entry of a group as for dozens."""
+    chosen = [_parse(text) for text in dict.fromkeys(text for overrides in settings for text in overrides)]
+    named = [(key, str(value)) for key, value in chosen if key in GROUPS]
+    _compose([*_default_cell()[0].items(), *named])
+    return [load(overrides) for overrides in settings]
 
 
 def cell_of(config: Mapping[str, Any]) -> Cell:
@@ -66,12 +74,31 @@ def cell_of(config: Mapping[str, Any]) -> Cell:
     machine that trained it were named, the cell has what stands for them in its id.
     """
     try:
-        parts = copy.deepcopy(_compose(tuple(sorted((g, str(config[g]["name"])) for g in COMPONENTS))))
+        parts = _parts({group: str(config[group]["name"]) for group in COMPONENTS})
         for group in COMPONENTS:
             parts[group] = {"_target_": parts[group].get("_target_"), **config[group]}
         return _cell({**parts, **{key: config[key] for key in (*SETTINGS, *PLAIN)}})
     except (KeyError, TypeError) as error:
         raise UserError(f"the card's config lacks or garbles {error}") from error
+
+
+def cells_of(configs: Sequence[Mapping[str, Any]]) -> list[Cell | None]:
+    """As :func:`cell_of` of each; None where it is not of this version of the code."""
+
+    def of(config: Mapping[str, Any]) -> Cell | None:
+        try:
+            return cell_of(config)
+        except UserError:
+            return None
+
+    chosen = []
+    for config in configs:
+        named = ((group, config.get(group)) for group in COMPONENTS)
+        chosen += [
+            (group, part["name"]) for group, part in named if isinstance(part, dict) and "name" in part
+        ]
+    _compose([pair for pair in chosen if pair[1] in registry.entries(pair[0])])
+    return [of(config) for config in configs]
 
 
 @cache
@@ -85,36 +112,48 @@ def _parse(text: str) -> tuple[str, Any]:
     return override.key_or_group, override.value()
 
 
+_composed: dict[tuple[str, str], dict[str, Any]] = {}
+"""What the files say for an entry of a group, of COMPONENTS with its ``name``; by group and name."""
+
+
 @cache
-def _compose(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """What the files say for these group choices; the entries of COMPONENTS with their ``name``."""
-    selected: list[str] = []
-    architecture = None
-    for group, name in choices:
-        entry = registry.lookup(group, name)
-        if entry.name != name:  # torchvision/<name>, timm/<name>
-            architecture = name
-        selected.append(f"{group}={entry.name}")
+def _default_cell() -> tuple[dict[str, str], dict[str, Any]]:
+    """What configs/cell.yaml says: the entry of each group, and the other settings."""
+    raw = read_yaml(registry.OWN_FOLDER / "cell.yaml")
+    defaults = [item for item in raw.pop("defaults") if item != "_self_"]
+    return {group: name for item in defaults for group, name in item.items()}, raw
+
+
+def _parts(choices: Mapping[str, str]) -> dict[str, Any]:
+    """A cell as the files have it, with these entries in the place of the default ones."""
+    defaults, plain = _default_cell()
+    chosen = list({**defaults, **choices}.items())
+    _compose(chosen)
+    return copy.deepcopy(plain | {group: _composed[group, name] for group, name in chosen})
+
+
+def _compose(chosen: Sequence[tuple[str, str]]) -> None:
+    """Let Hydra compose those of the entries that are not in ``_composed`` yet, each by itself, all at once."""
+    new = {pair: registry.lookup(*pair) for pair in dict.fromkeys(chosen) if pair not in _composed}
+    if not new:
+        return
+    # Each in a package of its own, for which any name will do: names of entries may have dots and slashes.
+    selected = [f"+{group}@entry{i}={entry.name}" for i, ((group, _), entry) in enumerate(new.items())]
     search_path = ",".join(f"file://{folder}" for folder in registry.folders()[1:])
     with initialize_config_dir(str(registry.OWN_FOLDER), version_base="1.3"):
-        composed = compose(
-            "cell", overrides=[*selected, f"hydra.searchpath=[{search_path}]"], return_hydra_config=True
-        )
-    chosen = composed.hydra.runtime.choices
-    OmegaConf.set_struct(composed, False)
-    del composed["hydra"]
-    try:
-        parts = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
-    except OmegaConfBaseException as error:  # such as ${oc.env:NAME} where there is no such variable
-        raise UserError(f"{', '.join(selected)}: {one_line(error)}") from error
-    for group in COMPONENTS:
-        parts[group]["name"] = chosen[group]
-    for group in GROUPS:
+        composed = compose(overrides=[*selected, f"hydra.searchpath=[{search_path}]"])
+    for i, ((group, name), entry) in enumerate(new.items()):
+        try:
+            part = cast(dict[str, Any], OmegaConf.to_container(composed[f"entry{i}"], resolve=True))
+        except OmegaConfBaseException as error:  # such as ${oc.env:NAME} where there is no such variable
+            raise UserError(f"{group}={entry.name}: {one_line(error)}") from error
         for key in registry.ABOUT:
-            parts[group].pop(key, None)
-    if architecture is not None:
-        parts["model"].update(name=architecture, architecture=architecture)
-    return parts
+            part.pop(key, None)
+        if group in COMPONENTS:
+            part["name"] = name
+        if entry.name != name:  # torchvision/<name>, timm/<name>
+            part["architecture"] = name
+        _composed[group, name] = part
 
 
 def _set(parts: dict[str, Any], runtime: dict[str, Any], key: str, value: Any) -> None:

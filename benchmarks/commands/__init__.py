@@ -1,6 +1,7 @@
 """One file a command: its one-line HELP, ``add_arguments(parser)`` and ``run(options) -> exit code``.
 
-The file's name is the command's. Heavy packages are imported inside ``run``, so that ``weightaug --help`` is quick.
+The file's name is the command's, with - for _. Heavy packages are imported inside ``run``, so that
+``weightaug --help`` is quick.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import ModuleType
 def commands() -> dict[str, ModuleType]:
     """Every command by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return {name.replace("_", "-"): importlib.import_module(f"{__name__}.{name}") for name in names}
 
 
 def add_overrides(parser: argparse.ArgumentParser, example: str) -> None:

@@ -10,7 +10,7 @@ HELP = "write a table's report from the cards that there are, without training"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    reproduce.add_arguments(parser)
+    reproduce.add_table(parser)
     parser.add_argument("--cards", metavar="FOLDER", help="folder of cards to use instead of the store's")
 
 

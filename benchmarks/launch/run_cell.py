@@ -15,10 +15,11 @@ from benchmarks.cell import Cell
 from benchmarks.cost.counting import count
 from benchmarks.cost.dom_savings import savings
 from benchmarks.data.dataset import DataSet, Source
-from benchmarks.data.shifted import ShiftedImages, check_shifted, missing_shifted, open_shifted
+from benchmarks.data.shifted import ShiftedImages, check_shifted, open_shifted
 from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
+from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
@@ -40,9 +41,9 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     downloads missing data if that is allowed, so that worker processes find it there.
     """
     check_installed(cell.evaluation)
-    source = _source(cell, runtime)
+    source = source_of(cell, runtime)
     check_shifted(cell.evaluation.shifted, source)
-    problems = [] if runtime.download else _missing(cell, source, runtime)
+    problems = [] if runtime.download else missing_data(cell, source, runtime)
     model, method = build(cell, source, "cpu")
     build_optimizer(cell.recipe, model, method.parameters())
     copies = cell.method.arguments.get("sub_batches", 1)
@@ -69,13 +70,6 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
     return []
 
 
-def _missing(cell: Cell, source: Source, runtime: Runtime) -> list[str]:
-    """What of the cell's data is not there, one line for each set."""
-    root = runtime.data_folder
-    own = source.missing(root)
-    return [*([own] if own else []), *missing_shifted(cell.evaluation.shifted, root)]
-
-
 def run_cell(
     cell: Cell, runtime: Runtime, device: str, store: Store, heartbeat: Heartbeat, group: str, command: str
 ) -> Card:
@@ -87,7 +81,7 @@ def run_cell(
         command: what the person typed, for the card.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    source = _source(cell, runtime)
+    source = source_of(cell, runtime)
     data, sets = _data(cell, source, runtime, device)
     mirror = Mirror(runtime.wandb, store.folder, group)
     mirror.start(cell.id, cell.label, cell.as_dict())
@@ -169,11 +163,6 @@ def _cost(
         "resumed": progress.resumed,
         **(savings(trainer.method, shape) if isinstance(trainer.method, WAS) else {}),
     }
-
-
-def _source(cell: Cell, runtime: Runtime) -> Source:
-    source: Source = cell.dataset.build({"cache": runtime.cache_folder})
-    return source
 
 
 _loaded: dict[str, Any] = {}

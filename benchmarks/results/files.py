@@ -48,10 +48,13 @@ def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
 def set_aside(path: Path, why: str) -> None:
     """Move a damaged file into ``damaged/`` beside it, keep it, and say so on stderr."""
     target = path.parent / "damaged" / f"{path.stem}-{time.time_ns()}{path.suffix}"
-    target.parent.mkdir(exist_ok=True)
     try:
+        target.parent.mkdir(exist_ok=True)
         path.replace(target)
     except FileNotFoundError:  # another process was quicker
+        return
+    except OSError:  # a folder that can't be written to
+        warn(f"{path}: {why}; left where it is")
         return
     warn(f"{path}: {why}; kept as {target}")
 

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def hardware(device: str) -> dict[str, Any]:
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda
     return found
+
+
+def machine(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What must be the same for times to be comparable: the GPU's name, or the processor's and its cores."""
+    device, hardware = str(provenance["device"]), provenance["hardware"]
+    if device.startswith("cuda"):
+        return ("cuda", hardware.get("gpu"))
+    return (device, hardware.get("processor"), hardware.get("cores"))
 
 
 def _processor() -> str:

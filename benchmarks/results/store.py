@@ -118,6 +118,14 @@ class Store:
         """What the process that runs the cell last said of itself; empty where there is none."""
         return _work_file(self.work(cell_id) / "heartbeat.json", ("host", "time", "fraction"))
 
+    def running(self, cell_id: str) -> dict[str, Any]:
+        """The heartbeat of a cell that is being run; empty where nobody runs it, as after a process was killed."""
+        beat = self.heartbeat(cell_id)
+        here = bool(beat) and beat["host"] == socket.gethostname()
+        if not beat or time.time() - beat["time"] > STALE_SECONDS:
+            return {}
+        return {} if here and not psutil.pid_exists(beat.get("pid", 0)) else beat
+
     def fail(self, cell_id: str, session: str, error: str, details: str) -> None:
         write_json(
             self.work(cell_id) / "failure.json",
@@ -136,16 +144,26 @@ def read_card(path: Path, cell: Cell | None = None) -> Card | None:
         cell: the cell itself where it is known; a card that states other settings counts as damaged.
     """
     try:
-        card = parse_card(path)
-        if card["id"] != path.stem:
-            raise DamagedCardError(f"is the card of cell {card['id']}")
-        if cell is not None and (setting := cell.contradiction(card["cell"])):
-            raise DamagedCardError(f"states another {setting} than the cell that it is named after")
+        return load_card(path, cell)
     except FileNotFoundError:
         return None
     except DamagedCardError as error:
         set_aside(path, f"damaged card ({one_line(error)}); its cell counts as not run")
         return None
+
+
+def load_card(path: Path, cell: Cell | None = None) -> Card:
+    """The card in a file named after its cell.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedCardError: the file is no valid card, or that of another cell.
+    """
+    card = parse_card(path)
+    if card["id"] != path.stem:
+        raise DamagedCardError(f"is the card of cell {card['id']}")
+    if cell is not None and (setting := cell.contradiction(card["cell"])):
+        raise DamagedCardError(f"states another {setting} than the cell that it is named after")
     return card
 
 
@@ -157,10 +175,18 @@ def parse_card(path: Path) -> Card:
         DamagedCardError: the file is no valid card.
     """
     try:
-        return check_card(json.loads(path.read_text()))
+        return card_from(path.read_bytes())
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DamagedCardError(one_line(error)) from error
+
+
+def card_from(content: bytes) -> Card:
+    """The card in a file's content, or a :class:`DamagedCardError`."""
+    try:
+        return check_card(json.loads(content))
+    except (ValueError, RecursionError) as error:
         raise DamagedCardError(one_line(error)) from error
 
 

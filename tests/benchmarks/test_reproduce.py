@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
-import struct
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import PLUGIN, CommandLine, plugin_path, start
+
+from benchmarks.results.wandb_log import read_run
 
 TINY = ["reproduce", "signnoise/tiny", "--scale", "smoke", "device=cpu", "workers=1", "threads=1"]
 CELLS = 4  # two rows, two seeds
@@ -124,6 +125,44 @@ def test_two_commands_share_a_table(whole: Path, tmp_path: Path) -> None:
     assert reports[0] == reports[1]
 
 
+def test_parts_of_a_table_are_shared_by_commands(tmp_path: Path) -> None:
+    """One command takes a row, the other a seed; both ask for one cell, and nobody for another."""
+    command = [*TINY, "wandb=disabled", "recipe.epochs=1", "evaluation.corruptions=false"]
+    parts = {"row": ["--only", "row=sgd"], "seed": ["--seeds", "0..1", "--only", "seed=0"]}
+    path = plugin_path(tmp_path)
+    runs = [start(tmp_path, *command, *only, "--reports", name, path=path) for name, only in parts.items()]
+    assert ["2 of 2 cells finished" in finish(run)[1] for run in runs] == [True, True]
+    found = cards(tmp_path / "runs" / "cards").values()
+    trained = [(card["cell"]["method"]["name"], card["cell"]["seed"]) for card in found]
+    assert sorted(trained) == [("sgd", 0), ("sgd", 1), ("signnoise", 0)]
+
+
+def test_wandb_is_filled_again_with_what_the_live_mirror_sent(
+    whole: Path, weightaug: CommandLine, tmp_path: Path
+) -> None:
+    shutil.copytree(whole / "runs" / "cards", tmp_path / "runs" / "cards")
+    assert weightaug("wandb-sync").returncode == 0
+    live, again = (
+        {run["id"]: run for run in map(read_run, (folder / "runs" / "wandb").glob("offline-run-*"))}
+        for folder in (whole, tmp_path)
+    )
+    assert again.keys() == cards(whole / "runs" / "cards").keys()
+    for run_id, run in again.items():
+        for key in ("group", "job_type", "finished"):
+            assert run[key] == live[run_id][key]
+        for key in ("config", "summary", "history"):
+            assert comparable(run[key]) == comparable(live[run_id][key])
+
+
+def comparable(logged: Any) -> Any:
+    """Without what W&B adds of its own: times, and where its files lie."""
+    if isinstance(logged, list):
+        return [comparable(row) for row in logged]
+    places = ("path", "sha256", "artifact_path", "_latest_artifact_path")
+    mine = {key: value for key, value in logged.items() if not key.startswith("_")}
+    return {key: value for key, value in mine.items() if key.partition(".")[2] not in places}
+
+
 def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
     command = [*TINY, "wandb=disabled"]
     broken = tmp_path / "broken" / "signnoise"
@@ -149,8 +188,8 @@ def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
 
 
 def test_wandb_offline_holds_config_curves_metrics_and_tables(whole: Path) -> None:
-    runs = {path.name: read_wandb(path) for path in (whole / "runs" / "wandb").glob("offline-run-*/*.wandb")}
-    ours = [run for run in runs.values() if run["job_type"] == "cell"]
+    runs = [read_run(path) for path in (whole / "runs" / "wandb").glob("offline-run-*")]
+    ours = [run for run in runs if run["job_type"] == "cell"]
     assert len(ours) == CELLS
     for run in ours:
         card = json.loads((whole / "runs" / "cards" / f"{run['id']}.json").read_text())
@@ -164,9 +203,11 @@ def test_wandb_offline_holds_config_curves_metrics_and_tables(whole: Path) -> No
         )
         assert run["summary"]["errors._type"] == "table-file"
         assert run["summary"]["errors.nrows"] == 31  # clean, and 6 types at 5 severities
-    reports = [run for run in runs.values() if run["job_type"] == "report"]
+    reports = [run for run in runs if run["job_type"] == "report"]
     assert len(reports) == 1
     assert reports[0]["summary"]["report.nrows"] == 4
+    assert reports[0]["summary"]["claims.nrows"] == 1
+    assert reports[0]["summary"]["severity._type"] == "image-file"
 
 
 def test_a_failing_wandb_is_a_warning_and_the_card_is_complete(
@@ -193,42 +234,3 @@ def test_wandb_online_without_an_account_logs_offline_and_does_not_ask(
     _, errors = finish(start(tmp_path, "run", "recipe.epochs=1", "device=cpu", "threads=1", "wandb=online"))
     assert "no account is set up" in errors
     assert len(list((tmp_path / "runs" / "wandb").glob("offline-run-*"))) == 1
-
-
-def read_wandb(path: Path) -> dict[str, Any]:
-    """What an offline run wrote, read back from its transaction log."""
-    from wandb.proto import wandb_internal_pb2
-
-    found: dict[str, Any] = {"history": [], "summary": {}, "config": {}}
-    for data in log_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            found |= {"id": record.run.run_id, "group": record.run.run_group, "job_type": record.run.job_type}
-            found["config"] |= values(record.run.config.update)
-        elif kind == "history":
-            found["history"].append(values(record.history.item))
-        elif kind == "summary":
-            found["summary"] |= values(record.summary.update)
-    return found
-
-
-def values(items: Any) -> dict[str, Any]:
-    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
-
-
-def log_records(data: bytes) -> Iterator[bytes]:
-    """The records of a log in LevelDB's format: blocks of 32 KiB, pieces with checksum, length and kind."""
-    assert data[:4] == b":W&B"
-    position, record, (full, first, _, last) = 7, b"", (1, 2, 3, 4)
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:
-            position += 32768 - position % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        piece = data[position + 7 : position + 7 + length]
-        record = piece if kind in (full, first) else record + piece
-        if kind in (full, last):
-            yield record
-        position += 7 + length

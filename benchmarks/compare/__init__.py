@@ -1,0 +1,1 @@
+"""Two sets of cards of the same cells: what changed between two stores, commits or machines."""

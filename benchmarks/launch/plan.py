@@ -1,0 +1,121 @@
+"""`weightaug reproduce TABLE --dry-run`: what is done, what is missing here, and how long the rest will take."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from benchmarks.cell import Cell
+from benchmarks.errors import one_line
+from benchmarks.launch.estimate import Throughput, describe, duration, total
+from benchmarks.launch.request import Request
+from benchmarks.launch.requirements import missing
+from benchmarks.results.card import Card, DamagedCardError
+from benchmarks.results.provenance import hardware
+from benchmarks.results.store import Store, load_card
+
+STATES = ("finished", "diverged", "running", "failed", "waiting")
+WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that is asked for, and how far it is."""
+
+    cell: Cell
+    state: str
+    card: Card | None = None
+    note: str = ""  # where it runs, why it failed, what is wrong with its card
+    left: float = 1.0  # the share of it that is still to be done
+
+
+def dry_run(request: Request, every_cell: bool) -> int:
+    """Print the plan; ``every_cell``: with each cell's id, state and label. Writes nothing and trains nothing."""
+    runtime, device = request.runtime, request.runtime.resolve_device()
+    plan = [look(request, cell_id) for cell_id in request.asked]
+    here = hardware(device)
+    throughput = Throughput([found.card for found in plan if found.card], device, here)
+    workers = runtime.worker_count(device)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
+    counts = Counter(found.state for found in plan)
+    shown = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    others = len(request.cells) - len(plan)
+    print(
+        f"{request.table.name} at scale {request.scale}: {len(plan)} cells: {shown}"
+        + (f"; {others} more cells of the table are not asked for" if others else "")
+    )
+    console.print(_by_row(request, plan, throughput))
+    for found in plan:
+        if every_cell:
+            print(f"{found.cell.id}  {found.state:8}  {found.cell.label}")
+        if found.note:
+            print(f"{found.state}: {found.cell.label}: {found.note}")
+    left = total((throughput.seconds(found.cell), found.left) for found in plan if not found.card)
+    where = here.get("gpu") if device.startswith("cuda") else f"{here['processor']}, {here['cores']} cores"
+    print(f"store: {runtime.store_folder}; device: {device} ({where}); workers: {workers}")
+    lacking = missing([found.cell for found in plan if not found.card], runtime)
+    if request.table.scale(request.scale).needs_gpu and device == "cpu":
+        lacking.insert(0, "a CUDA device (none is used)")
+    for problem in lacking:
+        print(f"missing: {problem}")
+    print(f"time left: {describe(left, workers, device)}")
+    return 0
+
+
+def look(request: Request, cell_id: str) -> Planned:
+    """How far a cell is, by the files of its own in the store."""
+    cell, folder = request.cells[cell_id], request.runtime.store_folder
+    try:
+        card = load_card(folder / "cards" / f"{cell_id}.json", cell)
+        return Planned(cell, card["status"], card, left=0.0)
+    except FileNotFoundError:
+        damage = ""
+    except DamagedCardError as error:
+        damage = f"damaged card ({one_line(error)}), which will be set aside and its cell run again"
+    if not (folder / "cards").is_dir():
+        return Planned(cell, "waiting", note=damage)
+    store = Store(folder, read_only=True)
+    beat = store.running(cell_id)
+    if beat:
+        return Planned(cell, "running", note=_running(beat), left=1.0 - beat["fraction"])
+    failure = store.failure(cell_id)
+    if failure:
+        return Planned(cell, "failed", note=str(failure["error"]))
+    return Planned(cell, "waiting", note=damage)
+
+
+def _running(beat: dict[str, Any]) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(beat.get("started", beat["time"])))
+    return f"process {beat.get('pid', '?')} on {beat['host']} since {since}, {beat['fraction']:.0%} done"
+
+
+def _by_row(request: Request, plan: list[Planned], throughput: Throughput) -> RichTable:
+    """For each panel and row, how many cells are how far. Rows that share their cells share a line."""
+    titles = {row.name: row.title for row in request.table.rows}
+    panels = {panel.name: panel.label for panel in request.table.scale(request.scale).panels}
+    rows: dict[str, dict[tuple[str, str], None]] = {}
+    for (panel, row, _), cell_id in request.places.items():
+        rows.setdefault(cell_id, {})[panel, row] = None
+    lines: dict[tuple[str, str], list[Planned]] = {}
+    for found in plan:
+        places = list(rows[found.cell.id])
+        panel = " / ".join(dict.fromkeys(panels[panel] for panel, _ in places))
+        title = " / ".join(dict.fromkeys(titles[row] for _, row in places))
+        lines.setdefault((panel, title), []).append(found)
+    table = RichTable("panel", "row", box=None, header_style="bold")
+    for head in ("cells", *STATES, "time left"):
+        table.add_column(head, justify="right")
+    for (panel, title), cells in lines.items():
+        counts = Counter(found.state for found in cells)
+        left = total((throughput.seconds(found.cell), found.left) for found in cells if not found.card)
+        time_left = duration(left.seconds) if not left.unknown else "?"
+        numbers = [str(counts[state] or "-") for state in STATES]
+        table.add_row(panel, title, str(len(cells)), *numbers, time_left if left.by_basis else "-")
+    return table
