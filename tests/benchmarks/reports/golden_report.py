@@ -22,7 +22,7 @@ from unittest import mock
 from fake_cards import fake_cards
 
 from benchmarks import cli, registry
-from benchmarks.launch.reproduce import Request
+from benchmarks.launch.request import Request
 from benchmarks.reports.evidence import Evidence, gather
 from benchmarks.reports.render import card_text, markdown
 from benchmarks.results.card import MEASURED
@@ -59,7 +59,7 @@ def request(scale: str) -> Request:
 
 def command(scale: str) -> str:
     """What makes the report again."""
-    return request(scale).again
+    return request(scale).again(_cards(scale))
 
 
 @cache
