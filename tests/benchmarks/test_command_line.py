@@ -56,7 +56,7 @@ def test_lists_say_what_there_is(weightaug: CommandLine) -> None:
         (["list", "method"], "did you mean 'methods'"),
         (["reprodce", "damp/table2"], "did you mean 'reproduce'"),
         (["reproduce", "damp/table22"], "did you mean 'damp/table2'"),
-        (["reproduce", "damp/table1"], "not registered yet"),
+        (["reproduce", "damp/figure2"], "unknown table"),
         (["reproduce", "damp/table2", "--scale", "smok"], "did you mean 'smoke'"),
         (["reproduce", "damp/table2", "--scale", "smoke", "--seeds", "0"], "at least one seed"),
         (["reproduce", "damp/table2", "--sclae", "smoke"], "unknown argument '--sclae'"),
