@@ -14,8 +14,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks" / "reports")]
 
-from fake_cards import fake_cards  # type: ignore[import-not-found]  # noqa: E402
-from golden_report import PUBLISHED, TABLE  # type: ignore[import-not-found]  # noqa: E402
+from fake_cards import fake_cards  # noqa: E402
+from golden_report import PUBLISHED, TABLE  # noqa: E402
 
 from benchmarks.reports.render import write_report  # noqa: E402
 

@@ -40,7 +40,7 @@ def test_a_table_its_claims_and_plots_and_nothing_twice(weightaug: CommandLine) 
     (report,) = logged.values()
     assert report["id"].startswith("report-damp-table2-smoke-")
     assert report["job_type"] == "report"
-    for name, kind in (("report", "table-file"), ("claims", "table-file"), ("severity", "image-file")):
+    for name, kind in (("report", "table-file"), ("claims", "table-file"), ("curves", "image-file")):
         assert report["summary"][f"{name}._type"] == kind
 
     before = times()
