@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.errors import UserError
@@ -45,8 +45,9 @@ def write_report(
     slug = table.name.replace("/", "-")
     beside = folder / slug
     (beside / "cards").mkdir(parents=True, exist_ok=True)
-    for card in evidence.cards:
-        _copy(card, beside / "cards")
+    texts = {card["id"]: card_text(card) for card in evidence.cards}
+    for card_id, content in texts.items():
+        _copy(content, beside / "cards" / f"{card_id}.json")
     plots = plots_of(evidence)
     for old in beside.glob("*.png"):
         if old.name not in {plot.file for plot in plots}:
@@ -55,15 +56,14 @@ def write_report(
         plot.draw(evidence, beside / plot.file)
     write_json(beside / SUMMARY, summary(evidence))
     path = folder / f"{slug}.md"
-    text = markdown(evidence, slug, command)
+    text = markdown(evidence, slug, command, digest(texts.values()))
     write_text(path, text)
     write_text(path.with_suffix(".html"), page(text))
     return path
 
 
-def _copy(card: Card, folder: Path) -> None:
+def _copy(text: str, path: Path) -> None:
     """A card beside the report. It can be made again, so nothing waits for the disk; one that is there stays."""
-    path, text = folder / f"{card['id']}.json", card_text(card)
     if not path.is_file() or path.read_text("utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
@@ -74,9 +74,13 @@ def card_text(card: Card) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def markdown(evidence: Evidence, slug: str, command: str) -> str:
+def digest(texts: Iterable[str]) -> str:
+    """What tells these cards, as :func:`card_text` writes them, from all others."""
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
+
+
+def markdown(evidence: Evidence, slug: str, command: str, digest: str) -> str:
     """The report's text. ``slug``: the folder beside it that holds plots and cards."""
-    digest = hashlib.sha256("".join(map(card_text, evidence.cards)).encode()).hexdigest()
     table, scale = evidence.table, evidence.scale
     panels = scale.panels
     margins = [column for column in table.columns if column.margin is not None]

@@ -24,7 +24,7 @@ from fake_cards import fake_cards
 from benchmarks import cli, registry
 from benchmarks.launch.request import Request
 from benchmarks.reports.evidence import Evidence, gather
-from benchmarks.reports.render import card_text, markdown
+from benchmarks.reports.render import card_text, digest, markdown
 from benchmarks.results.card import MEASURED
 from benchmarks.tables.published import load_published
 from benchmarks.tables.table import load_table
@@ -121,7 +121,8 @@ def evidence(scale: str, of: Cards | None = None) -> Evidence:
 
 def text(scale: str, of: Cards | None = None) -> str:
     """The Markdown of the report on ``of``, or on the golden cards."""
-    return markdown(evidence(scale, of), "test-golden", command(scale))
+    here = evidence(scale, of)
+    return markdown(here, "test-golden", command(scale), digest(map(card_text, here.cards)))
 
 
 def report(scale: str, folder: Path) -> Path:
