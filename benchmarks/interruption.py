@@ -20,7 +20,7 @@ _received_at = 0.0
 _postponed = 0
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818 - no error, as KeyboardInterrupt
+class Interrupted(KeyboardInterrupt):
     """The program was asked to end."""
 
     def __init__(self, number: int) -> None:

@@ -25,8 +25,8 @@ from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime
-from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.clock import Clock
+from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.trainer import Trainer, build, schedule
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -57,15 +58,18 @@ def load(path: Path, cell: Cell, device: str) -> dict[str, Any]:
     for left in path.parent.glob(f".{_new(path).name}.partial-*"):  # of a process killed while it wrote
         left.unlink(missing_ok=True)
     try:
+        with ZipFile(path) as file:  # torch reads its own archives without looking at their checksums
+            if damaged := file.testzip():
+                raise ValueError(f"{damaged} has changed since it was written")
         state = torch.load(path, map_location=device, weights_only=True)
         version, cell_id, config = state["version"], state["cell"], state["config"]
     except (
         OSError,
+        BadZipFile,
         RuntimeError,
         ValueError,
         KeyError,
         TypeError,
-        EOFError,
         pickle.UnpicklingError,
     ) as error:
         raise RefusedError(f"it is damaged or no checkpoint: {one_line(error)}") from error
