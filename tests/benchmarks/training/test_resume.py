@@ -43,9 +43,9 @@ def test_killed_at_random_moments_every_method_ends_with_the_same_bits() -> None
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """The newest of two checkpoints of a run, after 4 and 3 steps."""
+    """The newest of two checkpoints of a run, after 3 and 2 steps."""
     path, run = tmp_path / "checkpoint.pt", small_trainer()
-    _train(run, path, 4)
+    _train(run, path, 3)
     return path
 
 
@@ -71,7 +71,7 @@ def test_two_checkpoints_are_kept(saved: Path) -> None:
     states = [
         checkpoint.load(path, small_trainer().cell, "cpu") for path in (saved, checkpoint.previous(saved))
     ]
-    assert [state["progress"]["step"] for state in states] == [4, 3]
+    assert [state["progress"]["step"] for state in states] == [3, 2]
     assert sorted(path.name for path in saved.parent.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
 
 
@@ -130,7 +130,7 @@ def test_of_a_bad_checkpoint_the_previous_one_is_used_and_nothing_is_deleted(
         checkpoint.previous(saved).write_bytes(before)
     content = saved.read_bytes()
     run = small_trainer()
-    assert _resumed(run, saved) == (3, whole.progress.curve[-1]["loss"])
+    assert _resumed(run, saved) == (2, whole.progress.curve[-1]["loss"])
     assert [path.read_bytes() for path in (saved.parent / "damaged").iterdir()] == [content]
     warning = capsys.readouterr().err
     assert reason in warning
