@@ -23,7 +23,6 @@ SMALL = [
     f"dataset.corruptions={TABLES}",
 ]
 METHODS = list(entries("method"))
-RECIPES = {"resnet_tiny": "resnet_smoke", "vit_tiny": "vit_smoke"}
 
 
 def trainer(*overrides: str) -> Trainer:
@@ -39,10 +38,10 @@ def weights(run: Trainer) -> list[torch.Tensor]:
     return [*run.model.state_dict().values(), *run.method.parameters()]
 
 
-@pytest.mark.parametrize("model", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
-def test_an_interrupted_run_ends_as_the_uninterrupted_one(method: str, model: str, tmp_path: Path) -> None:
-    overrides = [f"method={method}", f"model={model}", f"recipe={RECIPES[model]}", *SMALL]
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(method: str, tmp_path: Path) -> None:
+    """With AdamW and clipping, from checkpoints between epochs; see test_resume.py for SGD and all other moments."""
+    overrides = [f"method={method}", "model=vit_tiny", "recipe=vit_smoke", *SMALL]
     whole = trainer(*overrides)
     whole.run()
 

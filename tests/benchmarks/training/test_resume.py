@@ -62,7 +62,13 @@ def _train(run: Trainer, path: Path, steps: int) -> None:
 def _resumed(run: Trainer, path: Path) -> tuple[int, float]:
     """The first step that ``run`` trains when it continues from ``path``, and the loss of its last epoch."""
     steps: list[int] = []
-    run.optimizer.register_step_pre_hook(lambda *_: steps.append(run.progress.step))
+    step = run.step
+
+    def noted(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        steps.append(run.progress.step)
+        return step(x, y)
+
+    run.step = noted  # type: ignore[method-assign]
     run.run(path)
     return steps[0], run.progress.curve[-1]["loss"]
 
