@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from benchmarks.cell import Cell
 from benchmarks.cost.counting import training_cost
@@ -44,28 +45,39 @@ def training_flops(cell: Cell, source: Source, data: DataSet, device: str) -> fl
 
 @cache
 def matmul_rate(device: str, precision: str) -> float:
-    """The highest measured FLOP/s of a large square matrix product, with torch's present settings and threads.
+    """The highest measured FLOP/s of a large square matrix product, with torch's present number of threads.
 
     Args:
-        precision: ``bf16`` multiplies in bfloat16, any other in float32.
+        precision: ``bf16`` multiplies in bfloat16, ``tf32`` on a GPU in TF32, ``float32`` in float32.
     """
-    on_gpu = device.startswith("cuda")
-    size = SIZES["cuda" if on_gpu else "cpu"]
+    size = SIZES["cuda" if device.startswith("cuda") else "cpu"]
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     generator = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(size, size, generator=generator, device=device).to(dtype) for _ in range(2))
-    if not on_gpu:
-        a[: size // 8] @ b  # wakes the threads up
-    fastest, begun = float("inf"), time.perf_counter()
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        torch.mm(a[: size // 8], b)  # wakes up the threads or the GPU's library
+        return 2 * size**3 / _fastest(a, b)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _fastest(a: Tensor, b: Tensor) -> float:
+    """Seconds of the quickest of some products ``a b``."""
+    fastest, begun = float("inf"), _now(a)
     for _ in range(ROUNDS):
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        a @ b
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
+        started = _now(a)
+        torch.mm(a, b)
+        now = _now(a)
         fastest = min(fastest, now - started)
         if now - begun > LONGEST_SECONDS:
             break
-    return 2 * size**3 / fastest
+    return fastest
+
+
+def _now(of: Tensor) -> float:
+    """The time when the device of ``of`` has done all its work."""
+    if of.is_cuda:
+        torch.cuda.synchronize(of.device)
+    return time.perf_counter()
