@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 from benchmarks.commands import commands
 from benchmarks.errors import UserError, unknown_name
+from benchmarks.interruption import handled
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and not given[0].startswith("-") and given[0] not in known:
             raise unknown_name("command", given[0], known)
         options = parse(given, known)
-        return int(known[options.command].run(options))
+        with handled(signal.SIGINT, signal.SIGTERM):
+            return int(known[options.command].run(options))
     except UserError as error:
         print(f"weightaug: error: {error}", file=sys.stderr)
         return 2
@@ -62,12 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"weightaug: error: {error.strerror or error}: {error.filename or 'no file'}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(
             "weightaug: stopped; what was finished is kept, the same command goes on from here",
             file=sys.stderr,
         )
-        return 130
+        return int(getattr(stop, "exit_code", 128 + signal.SIGINT))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
 from benchmarks.data.shifted import ShiftedImages
 from benchmarks.evaluation.attacks import attacks
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
+from benchmarks.evaluation.in_parts import InParts
 from benchmarks.evaluation.metrics import per_accepted_example, per_example, summarise
 from weightaug.method import Method
 from weightaug.random import derive_seed
@@ -109,8 +110,11 @@ def _kept(whole: Tensor) -> Corrupted:
     return lambda images, places: whole[places.to(whole.device)]
 
 
-def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
-    """The ``metrics`` of a card: for each mode the clean, corrupted, attacked and shifted measurements, raw."""
+def evaluate(cell: Cell, method: Method | InParts, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
+    """The ``metrics`` of a card: for each mode the clean, corrupted, attacked and shifted measurements, raw.
+
+    Of a method ``InParts`` the batches may be too large for the memory.
+    """
     method.model.eval()
     measured = {}
     for mode in method.modes:
@@ -125,7 +129,9 @@ def evaluate(cell: Cell, method: Method, data: DataSet, sets: EvaluationImages) 
     return measured
 
 
-def _passive(cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
+def _passive(
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages
+) -> dict[str, Any]:
     """Clean and all corrupted images in one pass over the test set; of each image five numbers are kept."""
     examples: dict[tuple[str, int], list[Tensor]] = {}
     for images, labels, places in sets.batches(cell.evaluation.batch_size):
@@ -141,7 +147,9 @@ def _passive(cell: Cell, method: Method, mode: str, data: DataSet, sets: Evaluat
     return {"clean": measured["clean", 0], "corrupted": corrupted}
 
 
-def _attacked(cell: Cell, method: Method, mode: str, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
+def _attacked(
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages
+) -> dict[str, Any]:
     """The measurements under each attack that the cell asks for, with the attack's parameters."""
 
     def logits(pixels: Tensor) -> Tensor:
@@ -159,7 +167,9 @@ def _attacked(cell: Cell, method: Method, mode: str, data: DataSet, sets: Evalua
     return measured
 
 
-def _shifted(cell: Cell, method: Method, mode: str, data: DataSet, found: ShiftedImages) -> dict[str, Any]:
+def _shifted(
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, found: ShiftedImages
+) -> dict[str, Any]:
     """One set of other images in one pass."""
     order, size = torch.arange(len(found.images)), cell.evaluation.batch_size
     examples = []
@@ -169,12 +179,15 @@ def _shifted(cell: Cell, method: Method, mode: str, data: DataSet, found: Shifte
     return summarise(torch.cat(examples, 1), cell.evaluation.ece_bins)
 
 
-def _batch_norm(cell: Cell, method: Method, mode: str, data: DataSet) -> AbstractContextManager[Any]:
+def _batch_norm(
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet
+) -> AbstractContextManager[Any]:
     model: nn.Module = method.model
     if cell.evaluation.batch_norm == "reestimated":
         images = data.train.read(_training_places(cell, data), cell.recipe.batch_size)
         batches = (data.normalise(x) for x, _ in images)
-        return reestimate(model, lambda x: method.predict(x, mode), batches)
+        whole = method.method if isinstance(method, InParts) else method
+        return reestimate(model, lambda x: whole.predict(x, mode), batches)
     if cell.evaluation.batch_norm == "batch":
         return batch_statistics(model)
     return nullcontext()

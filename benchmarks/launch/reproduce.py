@@ -53,9 +53,10 @@ def reproduce(request: Request) -> int:
         processes = workers.start(
             cells, request.runtime, device, request.table.name, request.command, session
         )
-        watch.follow(partial(_any_alive, processes))
-        for process in processes:
-            process.join()
+        with workers.attended(processes):
+            watch.follow(partial(_any_alive, processes))
+            for process in processes:
+                process.join()
         if len(watch.done) + len(watch.failed) == len(cells):
             break
         codes = ", ".join(sorted({str(process.exitcode) for process in processes}))

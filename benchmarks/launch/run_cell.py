@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
@@ -12,14 +11,15 @@ from typing import Any, TypeVar, cast
 import torch
 
 from benchmarks.cell import Cell
-from benchmarks.cost.counting import count
-from benchmarks.cost.dom_savings import savings
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.data.shifted import ShiftedImages, check_shifted, open_shifted
 from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
+from benchmarks.evaluation.in_parts import InParts
+from benchmarks.launch.costs import cost
 from benchmarks.launch.requirements import missing_data, source_of
+from benchmarks.launch.training import train
 from benchmarks.results.card import SCHEMA, Card
 from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
@@ -27,9 +27,9 @@ from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime
 from benchmarks.terminal import warn_once
+from benchmarks.training.clock import Clock
 from benchmarks.training.optimizers import build_optimizer
-from benchmarks.training.trainer import Progress, Trainer, build, schedule
-from weightaug import WAS
+from benchmarks.training.trainer import Trainer, build, schedule
 
 T = TypeVar("T")
 
@@ -82,7 +82,10 @@ def run_cell(
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     source = source_of(cell, runtime)
-    data, sets = _data(cell, source, runtime, device)
+    seconds: dict[str, float] = {}  # of the parts that are not training
+    clock = Clock(device, seconds, {})
+    with clock("preparation"):
+        data, sets = _data(cell, source, runtime, device)
     mirror = Mirror(runtime.wandb, store.folder, group)
     mirror.start(cell.id, cell.label, cell.as_dict())
     if device.startswith("cuda"):
@@ -94,12 +97,11 @@ def run_cell(
         heartbeat.watch_memory()
         mirror.epoch(entry)
 
-    checkpoint = store.work(cell.id) / "checkpoint.pt"
-    progress = trainer.run(checkpoint, every=runtime.checkpoint_seconds, after_epoch=after_epoch)
+    progress = train(trainer, store.work(cell.id), runtime.checkpoint_seconds, after_epoch)
     method_state = trainer.method.state_dict()  # as trained: an evaluation may draw, too
-    begun = time.perf_counter()
-    metrics = None if progress.diverged_at else evaluate(cell, trainer.method, data, sets)
-    evaluation_seconds = time.perf_counter() - begun
+    parts = InParts(trainer.method, cell.evaluation.batch_size, cell.evaluation.batch_norm != "batch")
+    with clock("evaluation"):
+        metrics = None if progress.diverged_at else evaluate(cell, parts, data, sets)
     if metrics is not None and not _finite(metrics):  # logits that overflow are divergence seen late
         metrics, progress.diverged_at = None, {"epoch": progress.epoch, "step": progress.step}
     weights = None
@@ -121,7 +123,10 @@ def run_cell(
         "diverged_at": progress.diverged_at,
         "corrupted_images": sets.origins,
         "curve": progress.curve,
-        "cost": _cost(trainer, source, progress, evaluation_seconds, heartbeat, device),
+        "cost": {
+            **cost(trainer, source, seconds, heartbeat),
+            "evaluation_batch_size": parts.size,
+        },
         "weights": weights,
         "provenance": provenance(
             device, torch.get_num_threads(), command, started, datetime.now(UTC).isoformat(timespec="seconds")
@@ -137,32 +142,6 @@ def _finite(metrics: Any) -> bool:
     if isinstance(metrics, dict):
         return all(map(_finite, metrics.values()))
     return all(map(_finite, metrics)) if isinstance(metrics, list) else math.isfinite(metrics)
-
-
-def _cost(
-    trainer: Trainer,
-    source: Source,
-    progress: Progress,
-    evaluation_seconds: float,
-    heartbeat: Heartbeat,
-    device: str,
-) -> dict[str, Any]:
-    shape = (source.in_channels, source.image_size, source.image_size)
-    counted = count(trainer.model, shape)
-    on_gpu = device.startswith("cuda")
-    return {
-        "parameters": counted.parameters,
-        "macs": counted.macs,
-        "flops": counted.flops,
-        "uncounted_operators": counted.uncounted_operators,
-        "seconds_per_epoch": progress.seconds / progress.epoch,
-        "training_seconds": progress.seconds,
-        "evaluation_seconds": evaluation_seconds,
-        # On a GPU the tensors' peak there; on a CPU the resident memory of the whole process.
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(device) if on_gpu else heartbeat.watch_memory(),
-        "resumed": progress.resumed,
-        **(savings(trainer.method, shape) if isinstance(trainer.method, WAS) else {}),
-    }
 
 
 _loaded: dict[str, Any] = {}

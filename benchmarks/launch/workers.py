@@ -10,18 +10,23 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
+from benchmarks import interruption
 from benchmarks.cell import Cell
 from benchmarks.errors import UserError, one_line
 from benchmarks.results.store import Store
 from benchmarks.runtime import Runtime
 
 WAIT_SECONDS = 0.5
+STOP_SECONDS = 30.0
+"""So long a worker may take to end with a checkpoint."""
 
 
 def start(
@@ -40,11 +45,39 @@ def start(
     return processes
 
 
+@contextmanager
+def attended(processes: Sequence[BaseProcess]) -> Iterator[None]:
+    """If the context is left early, as by Ctrl-C, the workers are told to end and waited for, but not for ever."""
+    try:
+        yield
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+        finally:
+            for process in processes:
+                process.kill()
+        raise
+
+
 def work(
     cells: Sequence[Cell], runtime: Runtime, device: str, group: str, command: str, session: str, parent: int
 ) -> None:
     """The life of one worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
+    try:
+        with interruption.handled(signal.SIGTERM):
+            _work(cells, runtime, device, group, command, session, parent)
+    except interruption.Interrupted as stop:
+        sys.exit(stop.exit_code)
+
+
+def _work(
+    cells: Sequence[Cell], runtime: Runtime, device: str, group: str, command: str, session: str, parent: int
+) -> None:
     multiprocessing.current_process().daemon = False  # may start processes, which load streams
     Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch
@@ -83,7 +116,9 @@ def _try(
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, also when the parent was killed."""
+    """End this process, with a checkpoint, when its parent is gone, also when the parent was killed."""
     while os.getppid() == parent:
         time.sleep(WAIT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
     os._exit(1)

@@ -26,7 +26,7 @@ from statistics import fmean
 from benchmarks.data.files.declared import file_set, shifted_names
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.reports.aggregates import GROUPS, by_severity, mean
-from benchmarks.results.card import ATTACKS, COSTS, COUNTED, MEASURED, Card
+from benchmarks.results.card import ATTACKS, COSTS, COUNTED, MEASURED, TIMED, Card
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # The worst that can be measured, which a diverged run counts as. The negative log-likelihood has no worst.
@@ -44,7 +44,7 @@ def check_metric(path: str, where: str) -> None:
         )
     if len(parts) != lengths[parts[0]]:
         raise UserError(f"{where}: the metric {path!r} needs {lengths[parts[0]]} parts divided by dots")
-    known = {"cost": (*COSTS, *COUNTED), "official": ("error",)}.get(parts[0], MEASURED)
+    known = {"cost": (*COSTS, *COUNTED, *TIMED), "official": ("error",)}.get(parts[0], MEASURED)
     if parts[-1] not in known:
         raise unknown_name(f"metric in {where}:", path, [".".join((*parts[:-1], name)) for name in known])
     if parts[0] == "severity" and not _severities(parts[1]):

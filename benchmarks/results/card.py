@@ -24,7 +24,22 @@
                 authors take it (batch statistics and dropout on)
     cost        parameters, macs, flops (= 2 macs; one forward pass of one image), uncounted_operators
                 {name: count}, seconds_per_epoch (training only), training_seconds, evaluation_seconds,
-                peak_memory_bytes, resumed (how often the run was continued from a checkpoint). With WAS also what DOM
+                peak_memory_bytes, resumed (how often the run was continued from a checkpoint). Seconds are wall-clock
+                ones after waiting for the device. training_seconds are those of the training steps with making their
+                batches, over all continuations; what they exclude is apart (these and all that follow up to
+                energy_joules are not in older cards): compile_seconds; checkpoint_seconds (writing them);
+                evaluation_seconds (the tests of every epoch that evaluation.official_was adds included);
+                preparation_seconds (loading the data, making the corrupted images; little where another cell of
+                the process has the same).
+                images_per_second: training images seen / training_seconds. training_flops: of one training step, per
+                image, forwards and backwards, 2 for a multiply-add, counted while a step of the method runs:
+                3 flops for SGD but for what no gradient needs, twice that for SAM. flops_per_second =
+                training_flops images_per_second. matmul_flops_per_second: the highest rate of a large square matrix
+                product on the same device in the precision of the run, measured by the process that ran the cell,
+                with its threads. utilisation = flops_per_second / matmul_flops_per_second (MFU).
+                energy_joules: of the whole device during training_seconds, by its own counter (NVML); null where it
+                has none. evaluation_batch_size: how many images a forward pass of the evaluation took, less than
+                evaluation.batch_size where the memory asked for it. With WAS also what DOM
                 saves, in % of the multiply-adds of one pass: dom_saving_expected (over the draws of its transform;
                 left out where the outcomes are not finitely many), dom_saving_shift (over those of T1, the random
                 shift), dom_saving_axis, dom_saving_diagonal (every layer
@@ -64,8 +79,20 @@ COUNTED = (
     "dom_saving_axis",
     "dom_saving_diagonal",
     "dom_saving_moved",
+    "training_flops",
 )
-"""Costs that only some cards have."""
+TIMED = (
+    "compile_seconds",
+    "checkpoint_seconds",
+    "preparation_seconds",
+    "images_per_second",
+    "flops_per_second",
+    "matmul_flops_per_second",
+    "utilisation",
+    "energy_joules",
+    "evaluation_batch_size",
+)
+"""These and those counted are costs that only some cards have."""
 
 Card = dict[str, Any]
 
@@ -115,7 +142,9 @@ def _check_numbers(card: Card) -> None:
         _numbers("curve", entry["epoch"], entry["step"], entry["lr"], entry["loss"])
     for key in COSTS:
         _numbers(key, card["cost"][key])
-    _numbers("DOM's saving", *(card["cost"][key] for key in COUNTED if key in card["cost"]))
+    for key in (*COUNTED, *TIMED):
+        if card["cost"].get(key) is not None:
+            _numbers(key, card["cost"][key])
     for group in ("cell", "provenance"):
         card[group].keys()
     if card.get("weights") is not None:

@@ -4,8 +4,10 @@ cards/<id>.json           one finished cell each; appears by atomic rename and i
 weights/<id>.safetensors  its trained weights, there before the card; none with weights=drop or after divergence
 work/<id>/lock            held by the process that runs the cell; the system frees it when that process dies
 work/<id>/heartbeat.json  who runs the cell, since when, how far; written anew every second
-work/<id>/checkpoint.pt   where to continue
+work/<id>/checkpoint.pt   where to continue; checkpoint.previous.pt where that can't be used
 work/<id>/failure.json    why the last try failed
+work/<id>/stuck.txt       where it hung, if it did
+work/<id>/damaged/        files of it that could not be used; kept, unlike the others, when the cell is finished
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ class Store:
             with Heartbeat(work / "heartbeat.json") as heartbeat:
                 yield heartbeat
             if self.has(cell_id):
-                shutil.rmtree(work, ignore_errors=True)
+                _clear(work)
         finally:
             lock.release()
 
@@ -135,6 +137,16 @@ class Store:
     def failure(self, cell_id: str) -> dict[str, Any]:
         """Why the last try of the cell failed; empty where it did not."""
         return _work_file(self.work(cell_id) / "failure.json", ("session", "error"))
+
+
+def _clear(work: Path) -> None:
+    """Remove what a finished cell leaves, but nothing that was set aside."""
+    if not (work / "damaged").exists():
+        shutil.rmtree(work, ignore_errors=True)
+        return
+    for path in work.iterdir():
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def read_card(path: Path, cell: Cell | None = None) -> Card | None:

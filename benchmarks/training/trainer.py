@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import interruption
 from benchmarks.cell import Cell, Recipe
 from benchmarks.data.batches import epoch_batches, steps_per_epoch
 from benchmarks.data.dataset import DataSet, Source
 from benchmarks.errors import one_line
 from benchmarks.evaluation.official import official_errors
+from benchmarks.memory import is_out_of_memory
 from benchmarks.results.files import set_aside
 from benchmarks.training import checkpoint
+from benchmarks.training.clock import Clock
 from benchmarks.training.optimizers import build_optimizer, clip_gradients, set_learning_rate
 from benchmarks.training.schedules import Schedule, build_schedule
+from benchmarks.training.watchdog import Watchdog
 from weightaug.method import Method
 from weightaug.random import derive_seed
 
@@ -36,7 +41,9 @@ class Progress:
     step: int = 0
     batch: int = 0  # within the epoch
     loss: float = 0.0  # the sum over those batches
-    seconds: float = 0.0  # training only
+    # Of the parts of the run that exclude each other: training, compile, checkpoint, evaluation.
+    seconds: dict[str, float] = field(default_factory=dict)
+    joules: dict[str, float] = field(default_factory=dict)  # likewise; empty where nothing counts them
     resumed: int = 0
     diverged_at: dict[str, float] | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -62,59 +69,79 @@ class Trainer:
         """Everything as it is before the first step."""
         self.model, self.method = build(self.cell, self.source, self.device, self.data)
         self.optimizer = build_optimizer(self.cell.recipe, self.model, self.method.parameters())
-        self.progress = Progress()
+        self._set_progress(Progress())
+
+    def _set_progress(self, progress: Progress) -> None:
+        self.progress = progress
+        self.clock = Clock(self.device, progress.seconds, progress.joules)
 
     def run(
-        self, path: Path | None = None, every: float = math.inf, after_epoch: EpochHook | None = None
+        self,
+        path: Path | None = None,
+        every: float = math.inf,
+        after_epoch: EpochHook | None = None,
+        watchdog: Watchdog | None = None,
     ) -> Progress:
-        """Train to the end.
+        """Train to the end. A signal (see :mod:`benchmarks.interruption`) waits for the checkpoint after the step.
 
         Args:
-            path: checkpoint file, read first and written from time to time; None: no checkpoints.
+            path: checkpoint file, read first and written from time to time and at the end; None: no checkpoints.
             every: seconds between checkpoints.
             after_epoch: called with each new entry of the curve.
+            watchdog: is told of every step.
         """
         self._resume(path)
         saved = time.monotonic()
 
         def save_if_due(first: Callable[[], None] = lambda: None) -> None:
             nonlocal saved
-            if path and time.monotonic() - saved >= every:
+            if path and (interruption.requested() or time.monotonic() - saved >= every):
                 first()
                 self.save(path)
                 saved = time.monotonic()
+            interruption.check()
 
-        while self.progress.epoch < self.cell.recipe.total_epochs and not self.progress.diverged_at:
-            entry = self._epoch(save_if_due)
-            if after_epoch:
-                after_epoch(entry)
-            save_if_due()
-        if not self.progress.diverged_at and not self._finite():
-            self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
+        with interruption.postponed():
+            trained = self.progress.step
+            while self.progress.epoch < self.cell.recipe.total_epochs and not self.progress.diverged_at:
+                entry = self._epoch(save_if_due, watchdog)
+                if after_epoch:
+                    after_epoch(entry)
+                save_if_due()
+            if not self.progress.diverged_at and not self._finite():
+                self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
+            if (
+                path and self.progress.step > trained
+            ):  # whoever is interrupted in the evaluation continues there
+                self.save(path)
         return self.progress
 
     def _finite(self) -> bool:
         """Whether the last step left numbers that can be evaluated; its loss was taken before it."""
-        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+        values = [*self.model.state_dict().values(), *self.method.parameters()]
+        return all(bool(value.isfinite().all()) for value in values)
 
-    def _epoch(self, save_if_due: Callable[[Callable[[], None]], None]) -> dict[str, float]:
+    def _epoch(
+        self, save_if_due: Callable[[Callable[[], None]], None], watchdog: Watchdog | None
+    ) -> dict[str, float]:
         """One epoch, or the rest of it from where the checkpoint stopped."""
         self.model.train()
         done = self.progress
-        started, before = self._clock(), done.seconds
         total = torch.tensor(done.loss, device=self.device)
 
         def count() -> None:
             done.loss = float(total)  # waits for the device: at the end and for checkpoints only
-            done.seconds = before + self._clock() - started
 
-        for x, y in epoch_batches(
-            self.data, self.cell.recipe, self.cell.seed, done.epoch, self.source.num_classes, done.batch
-        ):
-            total += self.step(x, y)
-            done.batch += 1
-            save_if_due(count)
-        count()
+        with self.clock("training"), watchdog or nullcontext():
+            for x, y in epoch_batches(
+                self.data, self.cell.recipe, self.cell.seed, done.epoch, self.source.num_classes, done.batch
+            ):
+                total += self.step(x, y)
+                done.batch += 1
+                if watchdog:
+                    watchdog.step()
+                save_if_due(count)
+            count()
         loss = done.loss / self.steps
         done.epoch, done.batch, done.loss = done.epoch + 1, 0, 0.0
         rate = self.schedule(self.progress.step - 1)
@@ -123,7 +150,8 @@ class Trainer:
             self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
             entry["loss"] = 0.0 if math.isnan(loss) else math.copysign(1e308, loss)  # JSON knows no NaN
         elif self.cell.evaluation.official_was:
-            entry |= official_errors(self.cell, self.method, self.data, self.progress.epoch)
+            with self.clock("evaluation"):
+                entry |= official_errors(self.cell, self.method, self.data, self.progress.epoch)
         self.progress.curve.append(entry)
         return entry
 
@@ -142,33 +170,42 @@ class Trainer:
         self.progress.step += 1
         return loss
 
-    def _clock(self) -> float:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+    @property
+    def images_per_epoch(self) -> int:
+        return min(len(self.data.train), self.steps * self.cell.recipe.batch_size)
 
     def save(self, path: Path) -> None:
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "method": self.method.state_dict(),
-            "progress": vars(self.progress),
-        }
-        checkpoint.save(path, self.cell.id, state)
+        with self.clock("checkpoint"):
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": checkpoint.optimizer_state(self.optimizer),
+                "method": self.method.state_dict(),
+                "progress": vars(self.progress),
+            }
+            checkpoint.save(path, self.cell, state)
 
     def _resume(self, path: Path | None) -> None:
-        state = checkpoint.load(path, self.cell.id, self.device) if path else None
-        if path is None or state is None:
+        """Continue from the checkpoint at ``path`` or, if that can't be used, from the previous one."""
+        if path is None:
             return
-        try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.method.load_state_dict(state["method"])
-            self.progress = Progress(**state["progress"])
-        except Exception as error:  # whatever a damaged state raises, half of it may be loaded by now
-            set_aside(path, f"checkpoint does not fit its cell ({one_line(error)}); the cell starts anew")
-            self._begin()
-            return
+        places = [place for place in (path, checkpoint.previous(path)) if place.is_file()]
+        for place in places:
+            try:
+                self._load(checkpoint.load(place, self.cell, self.device))
+                return
+            except Exception as error:  # whatever a damaged state raises, half of it may be loaded by now
+                if is_out_of_memory(error):
+                    raise
+                then = "the cell starts anew" if place == places[-1] else "the previous one is tried"
+                set_aside(place, f"checkpoint refused ({one_line(error)}); {then}")
+                self._begin()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        progress = Progress(**state["progress"])
+        checkpoint.load_model(self.model, state["model"])
+        checkpoint.load_optimizer(self.optimizer, state["optimizer"])
+        self.method.load_state_dict(state["method"])
+        self._set_progress(progress)
         self.progress.resumed += 1
 
 

@@ -23,7 +23,6 @@ SMALL = [
     f"dataset.corruptions={TABLES}",
 ]
 METHODS = list(entries("method"))
-RECIPES = {"resnet_tiny": "resnet_smoke", "vit_tiny": "vit_smoke"}
 
 
 def trainer(*overrides: str) -> Trainer:
@@ -39,10 +38,10 @@ def weights(run: Trainer) -> list[torch.Tensor]:
     return [*run.model.state_dict().values(), *run.method.parameters()]
 
 
-@pytest.mark.parametrize("model", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
-def test_an_interrupted_run_ends_as_the_uninterrupted_one(method: str, model: str, tmp_path: Path) -> None:
-    overrides = [f"method={method}", f"model={model}", f"recipe={RECIPES[model]}", *SMALL]
+def test_an_interrupted_run_ends_as_the_uninterrupted_one(method: str, tmp_path: Path) -> None:
+    """With AdamW and clipping, from checkpoints between epochs; see test_resume.py for SGD and all other moments."""
+    overrides = [f"method={method}", "model=vit_tiny", "recipe=vit_smoke", *SMALL]
     whole = trainer(*overrides)
     whole.run()
 
@@ -98,7 +97,7 @@ def test_a_run_that_dies_within_an_epoch_continues_from_its_last_batch(tmp_path:
     assert second.progress.resumed == 1
     assert second.progress.curve == whole.progress.curve
     assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
-    assert second.progress.seconds > 0
+    assert second.progress.seconds["training"] > 0
 
 
 def test_a_checkpoint_after_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
@@ -169,25 +168,17 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_anew(
     run = trainer("recipe.epochs=1")
     assert run.run(path).resumed == 0
     assert [kept.read_bytes() for kept in (tmp_path / "damaged").iterdir()] == [content]
-    assert "starts anew" in capsys.readouterr().err
+    warning = capsys.readouterr().err
+    assert "refused (it is damaged or no checkpoint: " in warning
+    assert "starts anew" in warning
 
 
 def test_a_checkpoint_that_lacks_something_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     run = trainer("recipe.epochs=2")
-    checkpoint.save(path, run.cell.id, {"model": run.model.state_dict()})
+    checkpoint.save(path, run.cell, {"model": run.model.state_dict()})
     assert run.run(path).resumed == 0
     assert run.progress.epoch == 2
-    assert len(list((tmp_path / "damaged").iterdir())) == 1
-
-
-def test_a_checkpoint_of_another_cell_is_not_used(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    run = trainer("recipe.epochs=1")
-    run.run()
-    run.save(path)
-    assert checkpoint.load(path, "another", "cpu") is None
-    assert not path.exists()
     assert len(list((tmp_path / "damaged").iterdir())) == 1
 
 
@@ -196,8 +187,12 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (tmp_path / "evil",))  # type: ignore[return-value]
 
-    torch.save({"version": 1, "cell": "aa", "evil": Evil()}, tmp_path / "checkpoint.pt")
-    assert checkpoint.load(tmp_path / "checkpoint.pt", "aa", "cpu") is None
+    run = trainer()
+    torch.save(
+        {"version": checkpoint.VERSION, "cell": run.cell.id, "evil": Evil()}, tmp_path / "checkpoint.pt"
+    )
+    with pytest.raises(checkpoint.RefusedError):
+        checkpoint.load(tmp_path / "checkpoint.pt", run.cell, "cpu")
     assert not (tmp_path / "evil").exists()
 
 
