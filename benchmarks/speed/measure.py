@@ -44,6 +44,7 @@ class Sizes:
     """How much is measured."""
 
     width: int  # of the ResNet-18; the papers' has 64
+    blocks: str  # of its stages
     images: int  # of an epoch, synthetic
     pairs: int  # that a ratio is the median of
     matrix: int  # rows of the square matrices whose product is timed
@@ -55,10 +56,18 @@ class Sizes:
 
 SIZES = {
     "cuda": Sizes(
-        64, CIFAR_IMAGES, 20, 8192, 2**30, 1000, ("eager", "compiled", "graph"), ("float32", "tf32", "bf16")
+        64,
+        "2,2,2,2",
+        CIFAR_IMAGES,
+        20,
+        8192,
+        2**30,
+        1000,
+        ("eager", "compiled", "graph"),
+        ("float32", "tf32", "bf16"),
     ),
-    "cpu": Sizes(8, 1280, 5, 1024, 2**26, 20, ("eager",), ("float32",)),
-    "tiny": Sizes(2, 256, 1, 64, 2**16, 2, ("eager", "graph"), ("float32",)),
+    "cpu": Sizes(8, "2,2,2,2", 1280, 5, 1024, 2**26, 20, ("eager",), ("float32",)),
+    "tiny": Sizes(8, "1", 256, 1, 64, 2**16, 2, ("eager",), ("float32",)),
 }
 Step = Callable[[], object]
 
@@ -127,7 +136,7 @@ def measure(device: Device, say: Callable[[str], None] = lambda text: None) -> d
 def trainer(device: str, sizes: Sizes, engine: str, precision: str, *overrides: str) -> Trainer:
     """The papers' ResNet-18 on made-up images of CIFAR-10's shape, at the papers' recipe."""
     cell = load([
-        "model=resnet18_cifar", f"model.width={sizes.width}", "dataset=synthetic",
+        "model=resnet18_cifar", f"model.width={sizes.width}", f'model.blocks="{sizes.blocks}"', "dataset=synthetic",
         f"dataset.train_images={sizes.images}", "recipe=resnet_cifar", f"recipe.precision={precision}",
         *overrides,
     ])[0]  # fmt: skip

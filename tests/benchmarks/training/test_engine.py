@@ -19,7 +19,7 @@ from benchmarks.training.engine import Engine
 from benchmarks.training.step import TrainingStep
 from benchmarks.training.trainer import Trainer
 
-TINY = ['model.blocks="1"', "model.width=4", "recipe.batch_size=16", "recipe.learning_rate=0.02"]
+TINY = ['model.blocks="1"', "model.width=8", "recipe.batch_size=16", "recipe.learning_rate=0.02"]
 VIT = ["model=vit_tiny", "recipe=vit_smoke", "recipe.batch_size=16"]
 
 
