@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
+from benchmarks import processor
 from benchmarks.cell import Cell
 from benchmarks.errors import UserError, one_line
 from benchmarks.results.store import Store
@@ -47,9 +48,7 @@ def work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
     multiprocessing.current_process().daemon = False  # may start processes, which load streams
     Thread(target=_end_with, args=(parent,), daemon=True).start()
-    import torch
-
-    torch.set_num_threads(runtime.thread_count(device))
+    processor.set_up(runtime.thread_count(device))
     store = Store(runtime.store_folder)
     while True:
         waiting = [
