@@ -67,7 +67,7 @@ SIZES = {
         ("float32", "tf32", "bf16"),
     ),
     "cpu": Sizes(8, "2,2,2,2", 1280, 5, 1024, 2**26, 20, ("eager",), ("float32",)),
-    "tiny": Sizes(8, "1", 256, 1, 64, 2**16, 2, ("eager",), ("float32",)),
+    "tiny": Sizes(8, "1", 128, 1, 64, 2**16, 1, ("eager",), ("float32",)),
 }
 Step = Callable[[], object]
 
@@ -116,11 +116,14 @@ class Device:
 
 def measure(device: Device, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Everything for the report of one device; what fails is told in place of its number."""
+    from benchmarks.speed.others import others
+
     parts: dict[str, Callable[[], Any]] = {
         "limits": lambda: _limits(device),
         "losses": lambda: _losses(device),
         "steps": lambda: _steps(device, say),
         "epochs": lambda: _epochs(device, say),
+        "others": lambda: others(device),
         "corruptions": lambda: _corruptions(device),
     }
     found: dict[str, Any] = {"width": device.sizes.width, "images": device.sizes.images}

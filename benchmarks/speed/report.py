@@ -93,10 +93,10 @@ def markdown(folder: Path) -> str:
     )
 
 
-def verdict(device: str, row: dict[str, Any], what: str) -> str:
+def verdict(device: str, size: str, row: dict[str, Any], what: str) -> str:
     """Whether a ratio keeps its bar; empty where there is none."""
     bar = BARS.get((row["method"], what))
-    if bar is None or (device == "cpu" and row["method"] == "DAMP, M = 8"):
+    if bar is None or size == "tiny" or (device == "cpu" and row["method"] == "DAMP, M = 8"):
         return ""
     return f" (bar {bar:.2f}, {'held' if row[what] <= bar else 'missed'})"
 

@@ -228,7 +228,7 @@ def _slow_down(step: TrainingStep) -> None:
 
 def _to_memory_format(step: TrainingStep, wanted: torch.memory_format) -> None:
     """The model's 4-dimensional tensors, in place, and the optimizer's, whose kernels need them alike."""
-    step.model.to(memory_format=wanted)  # type: ignore[call-overload]
+    step.model.to(memory_format=wanted)
     for parameter, state in step.optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() == 4:
