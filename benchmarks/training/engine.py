@@ -26,10 +26,13 @@ from benchmarks.training.step import TrainingStep
 LADDER = ("graph", "compiled", "eager")
 """The fastest first."""
 
-TOLERANCES = {"float32": 1e-2, "tf32": 2e-2, "bf16": 0.2}
-"""Of loss and gradient, relative, by precision. Other random numbers, or a step frozen in, differ by far more."""
+TOLERANCES = {"float32": (1e-3, 0.1), "tf32": (1e-2, 0.1), "bf16": (0.05, 0.3)}
+"""Of loss and gradient, relative, by precision. Rounding opens and shuts units whose input is 0 but for rounding, as
+in an image's even background, so that the gradient jumps by some per cent; with other random numbers it is another."""
 UPDATE_TOLERANCE = 0.25
 """Of the weights' change. AdamW moves also those weights whose gradient is zero up to rounding."""
+COMPILE_FROM_STEPS = 10_000
+"""On a CPU ``auto`` compiles for runs of at least so many steps, for which it pays also on a tiny network."""
 RECOMPILATIONS = 64
 """So many forms of the model (methods, modes, shapes) may be compiled in one process."""
 
@@ -44,9 +47,10 @@ class Engine:
     """Runs a cell's training steps in the fastest way that is asked for and proves itself.
 
     Args:
-        asked: one of :data:`benchmarks.runtime.ENGINES`. ``auto`` is ``graph`` on a CUDA device and ``eager`` on a
-            CPU, where compiling takes longer than it saves, see docs/performance.md.
+        asked: one of :data:`benchmarks.runtime.ENGINES`. ``auto`` is ``graph`` on a CUDA device; on a CPU it is
+            ``compiled`` for long runs and ``eager`` for the others, see docs/performance.md.
         step: the cell's step.
+        steps: how many the whole run has.
         capture: makes the graph; CUDA's by default.
 
     Attributes:
@@ -55,8 +59,8 @@ class Engine:
         seconds: how long compilation and rehearsal took.
     """
 
-    def __init__(self, asked: str, step: TrainingStep, capture: Capture | None = None) -> None:
-        self.asked, self.step = asked, step
+    def __init__(self, asked: str, step: TrainingStep, steps: int, capture: Capture | None = None) -> None:
+        self.asked, self.step, self.steps = asked, step, steps
         self.capture = capture or (cuda_graph if step.device.type == "cuda" else None)
         self.ran: str | None = None
         self.why: dict[str, str] = {}
@@ -81,7 +85,7 @@ class Engine:
         Uses torch's global generator, so seed it afterwards.
         """
         begun = time.perf_counter()
-        fastest = ("graph" if self.capture else "eager") if self.asked == "auto" else self.asked
+        fastest = self._fastest() if self.asked == "auto" else self.asked
         for name in LADDER[LADDER.index(fastest) :]:
             try:
                 self._run = self._rehearsed(name, x, y)
@@ -95,6 +99,12 @@ class Engine:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.why.items())
             _warn_once(f"engine={self.asked}: the training step runs {self.ran} ({reasons})")
         self.seconds = time.perf_counter() - begun
+
+    def _fastest(self) -> str:
+        if self.capture is not None:
+            return "graph"
+        # Nothing timed: a run that is continued must be run as it was begun.
+        return "compiled" if self.steps >= COMPILE_FROM_STEPS else "eager"
 
     def _rehearsed(self, name: str, x: Tensor, y: Tensor) -> Run:
         """The step as the engine ``name`` runs it, proven; raises where it is none."""
@@ -188,13 +198,12 @@ def _outcome(
 
 
 def _check(ours: tuple[Any, ...], expected: tuple[Any, ...], precision: str) -> None:
-    tolerance = TOLERANCES[precision]
-    kinds = (("loss", tolerance), ("gradient", tolerance), ("update", UPDATE_TOLERANCE))
-    for (what, limit), a, b in zip(kinds, ours, expected, strict=True):
+    limits = (*TOLERANCES[precision], UPDATE_TOLERANCE)
+    for what, limit, a, b in zip(("loss", "gradient", "update"), limits, ours, expected, strict=True):
         theirs = _flat(b)
         distance = float((_flat(a) - theirs).norm() / theirs.norm().clamp(min=1e-30))
         if not distance <= limit and bool(theirs.isfinite().all()):
-            raise UnfitError(f"its {what} is {distance:.1%} off the eager step's, more than {limit:.0%}")
+            raise UnfitError(f"its {what} is {distance:.1%} off the eager step's, more than {limit:.1%}")
 
 
 def _flat(values: Tensor | list[Tensor]) -> Tensor:

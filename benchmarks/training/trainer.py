@@ -66,7 +66,7 @@ class Trainer:
         self.model, self.method = build(self.cell, self.source, self.device, self.data)
         self.optimizer = build_optimizer(self.cell.recipe, self.model, self.method.parameters())
         step = TrainingStep(self.cell.recipe, self.model, self.method, self.optimizer, self.device)
-        self.engine = Engine(self.asked, step)
+        self.engine = Engine(self.asked, step, self.steps * self.cell.recipe.total_epochs)
         self.progress = Progress()
 
     def run(

@@ -53,8 +53,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_compile", lambda step: None)
 
     class OnCPU(Engine):
-        def __init__(self, asked: str, step: TrainingStep) -> None:
-            super().__init__(asked, step, recorded_graph)
+        def __init__(self, asked: str, step: TrainingStep, steps: int) -> None:
+            super().__init__(asked, step, steps, recorded_graph)
 
     monkeypatch.setattr("benchmarks.training.trainer.Engine", OnCPU)
 
@@ -82,9 +82,8 @@ def test_a_graph_repeats_the_step(graphs: None, overrides: list[str]) -> None:
         "seconds": fast.engine.seconds,
     }
     assert fast.method.step == 16
-    if VIT[0] not in overrides:  # AdamW moves weights without a gradient by rounding
-        for ours, theirs in zip(weights(fast), weights(eager), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    ours, theirs = (torch.cat([w.flatten().float() for w in weights(run)]) for run in (fast, eager))
+    assert (ours - theirs).norm() < 0.01 * theirs.norm()
 
 
 @pytest.mark.parametrize("method", ["was", "was_damp", "corrupted_sgd"])
@@ -181,10 +180,12 @@ def test_a_compiled_model_that_computes_something_else_is_refused(monkeypatch: p
     assert "off the eager step's" in run.engine.why["compiled"]
 
 
-def test_auto_is_eager_on_a_cpu() -> None:
-    run = trainer("auto")
-    losses(run, 1)
-    assert run.engine.record() == {"asked": "auto", "ran": "eager", "why": {}, "seconds": run.engine.seconds}
+def test_auto_compiles_long_runs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_compile", lambda step: None)
+    short, long = trainer("auto"), trainer("auto", "recipe.epochs=1000")
+    for run, ran in ((short, "eager"), (long, "compiled")):
+        losses(run, 1)
+        assert run.engine.record() == {"asked": "auto", "ran": ran, "why": {}, "seconds": run.engine.seconds}
 
 
 def test_bad_settings() -> None:
