@@ -54,11 +54,7 @@ class Mirror:
                 resume="allow" if self.mode == "online" else None,
                 reinit="finish_previous",
                 settings=wandb.Settings(
-                    console="off",
-                    x_disable_stats=True,
-                    x_save_requirements=False,  # reads every installed package; the card has the versions
-                    init_timeout=30,
-                    finish_timeout=60,
+                    console="off", x_disable_stats=True, init_timeout=30, finish_timeout=60
                 ),
             )
 
