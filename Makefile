@@ -59,8 +59,10 @@ test: $(READY)  ## style, types and tests
 regress: $(READY)  ## reduced-schedule training of each method against stored losses and, by `compare`, stored cards
 	@$(BIN)/python -m pytest tests/regression
 
-bench: $(READY)  ## step time of each method relative to a hand-written loop
+bench: $(READY)  ## step time of each method relative to a hand-written loop, and reports/speed.md
 	@$(BIN)/python -m pytest benchmarks/speed --benchmark-only --benchmark-columns=median,iqr,rounds
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	  then PYTHON=$(BIN)/python benchmarks/speed/gpu.sh; else $(BIN)/python -m benchmarks.speed.report --measure cpu; fi
 
 clean:  ## remove .venv and caches; keeps runs and reports
 	@rm -rf $(VENV) build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

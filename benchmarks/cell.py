@@ -16,7 +16,7 @@ PROTOCOL_VERSION = 2
 """Part of every id. Raise it when the meaning of a config changes, a default's value included."""
 
 OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16")
 BATCH_NORM = ("running", "reestimated", "batch")
 PROTOCOLS = ("official",)
 """What good practice would do (`corrected`) is so far a matter of single settings, such as evaluation.batch_norm."""

@@ -12,6 +12,7 @@ DATA_VARIABLE = "WEIGHTAUG_DATA"
 DEVICES = ("auto", "cpu", "cuda")
 WANDB_MODES = ("online", "offline", "disabled")
 WEIGHTS = ("keep", "drop")
+ENGINES = ("auto", "eager", "compiled", "graph")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Runtime:
     wandb: str = "offline"
     workers: int = 0  # worker processes; 0: one a GPU, or one a CPU core
     threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
+    engine: str = "auto"  # how training steps are run: auto, eager, compiled or graph
     checkpoint_seconds: float = 60.0
     weights: str = "keep"  # whether the store keeps the trained weights: keep or drop
 
@@ -36,6 +38,8 @@ class Runtime:
             raise unknown_name("value of wandb", self.wandb, WANDB_MODES)
         if self.weights not in WEIGHTS:
             raise unknown_name("value of weights", self.weights, WEIGHTS)
+        if self.engine not in ENGINES:
+            raise unknown_name("value of engine", self.engine, ENGINES)
         if self.device.partition(":")[0] not in DEVICES:
             raise unknown_name("device", self.device, DEVICES)
         if self.workers < 0 or self.threads < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -92,6 +93,12 @@ class Images:
             yield images, self.labels[order[here]]
 
 
+@cache
+def channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A number for each channel, [1, C, 1, 1]; kept, as copying it to a GPU would wait for that."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
 @dataclass(frozen=True)
 class DataSet:
     """A loaded data set: the training and the test images and how to normalise them."""
@@ -115,14 +122,11 @@ class DataSet:
 
     def standardise(self, pixels: Tensor) -> Tensor:
         """As :meth:`normalise`, of pixels on the scale 0 to 1, differentiable."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
-        return (pixels - mean) / std
+        return (pixels - channels(self.mean, pixels.device)) / channels(self.std, pixels.device)
 
     def pixels(self, inputs: Tensor) -> Tensor:
         """The uint8 images that :meth:`normalise` made ``inputs`` of; the nearest ones if there are none."""
-        mean = torch.tensor(self.mean, device=inputs.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=inputs.device).view(1, -1, 1, 1)
+        mean, std = (channels(values, inputs.device) for values in (self.mean, self.std))
         return ((inputs.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 

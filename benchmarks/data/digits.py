@@ -6,11 +6,14 @@ of Handwritten Digits, UCI Machine Learning Repository (the test half of it).
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.data.dataset import DataSet, Images, Source
+from benchmarks.errors import UserError
 
 TEST_IMAGES = 540  # 30 % of 1,797; the other 1,257 are for training
 
@@ -23,15 +26,10 @@ class Digits(Source):
     image_size = 8
 
     def read(self, root: Path) -> DataSet:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        digits = load_digits()
-        train, test = train_test_split(
-            range(len(digits.target)), test_size=TEST_IMAGES, stratify=digits.target, random_state=0
-        )
-        pixels = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-        labels = torch.from_numpy(digits.target).long()
+        values, classes = digits()
+        train, test = split(classes)
+        pixels = torch.from_numpy(values).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+        labels = torch.from_numpy(classes)
         scaled = pixels[train].float() / 255
         return DataSet(
             train=Images(pixels[train], labels[train]),
@@ -39,3 +37,42 @@ class Digits(Source):
             mean=(float(scaled.mean()),),
             std=(float(scaled.std()),),
         )
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The images [N, 8, 8] with values from 0 to 16 and their classes, without scikit-learn's long import."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise UserError("the digits come with scikit-learn, which is not installed: pip install scikit-learn")
+    table = np.loadtxt(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+
+
+def split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the training and of the test images: scikit-learn's stratified split with random_state 0."""
+    draw = np.random.RandomState(0)
+    counts = np.bincount(labels)
+    train_counts = _shares(counts, len(labels) - TEST_IMAGES, draw)
+    test_counts = _shares(counts - train_counts, TEST_IMAGES, draw)
+    train, test = [], []
+    for number, count in enumerate(counts):
+        places = np.flatnonzero(labels == number)[draw.permutation(count)]
+        train.append(places[: train_counts[number]])
+        test.append(places[train_counts[number] :][: test_counts[number]])
+    return draw.permutation(np.concatenate(train)), draw.permutation(np.concatenate(test))
+
+
+def _shares(counts: np.ndarray, total: int, draw: np.random.RandomState) -> np.ndarray:
+    """``total`` in the proportions of ``counts``: rounded down, then one more where the most was cut off."""
+    exact = counts / counts.sum() * total
+    shares = np.floor(exact)
+    missing = int(total - shares.sum())
+    cut = exact - shares
+    for value in np.unique(cut)[::-1]:
+        if missing == 0:
+            break
+        alike = np.flatnonzero(cut == value)
+        chosen = draw.choice(alike, size=min(len(alike), missing), replace=False)
+        shares[chosen] += 1
+        missing -= len(chosen)
+    return shares.astype(np.int64)

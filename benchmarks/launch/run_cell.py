@@ -90,7 +90,7 @@ def run_cell(
     mirror.start(cell.id, cell.label, cell.as_dict())
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(cell, source, data, device)
+    trainer = Trainer(cell, source, data, device, runtime.engine)
 
     def after_epoch(entry: dict[str, Any]) -> None:
         heartbeat.fraction = entry["epoch"] / cell.recipe.total_epochs
@@ -128,9 +128,16 @@ def run_cell(
             "evaluation_batch_size": parts.size,
         },
         "weights": weights,
-        "provenance": provenance(
-            device, torch.get_num_threads(), command, started, datetime.now(UTC).isoformat(timespec="seconds")
-        ),
+        "provenance": {
+            **provenance(
+                device,
+                torch.get_num_threads(),
+                command,
+                started,
+                datetime.now(UTC).isoformat(timespec="seconds"),
+            ),
+            "engine": trainer.engine.record(),
+        },
     }
     store.write(card)
     mirror.finish(card)

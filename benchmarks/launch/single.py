@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from benchmarks import processor
 from benchmarks.config import load
 from benchmarks.errors import UserError
 from benchmarks.reports.measures import measure, unmeasured_types
@@ -28,7 +29,7 @@ def run(overrides: Sequence[str]) -> int:
         problems = preflight(cell, runtime)
         if problems:
             raise UserError("; ".join(problems))
-        torch.set_num_threads(runtime.threads or torch.get_num_threads())
+        processor.set_up(runtime.threads or torch.get_num_threads())
         with store.claim(cell.id) as heartbeat:
             if heartbeat is None:
                 other = store.heartbeat(cell.id)

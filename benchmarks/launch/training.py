@@ -40,7 +40,8 @@ def _advice(trainer: Trainer) -> str:
     others = [] if fits is None else [f"recipe.batch_size={fits} fits"]
     others += ["recipe.precision=bf16 takes less"] * (recipe.precision == "float32")
     same = "device=cpu" if trainer.device != "cpu" else "a machine with more memory"
-    advice = f"free the device of other work (workers=1), or use {same}, for the same cell"
+    eager = "engine=eager, " if trainer.asked != "eager" else ""
+    advice = f"free the device of other work (workers=1), or use {eager}{same}, for the same cell"
     return advice + (f"; another cell: {', '.join(others)}" if others else "")
 
 

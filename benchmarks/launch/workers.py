@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
-from benchmarks import interruption
+from benchmarks import interruption, processor
 from benchmarks.cell import Cell
 from benchmarks.errors import UserError, one_line
 from benchmarks.results.store import Store
@@ -80,9 +80,7 @@ def _work(
 ) -> None:
     multiprocessing.current_process().daemon = False  # may start processes, which load streams
     Thread(target=_end_with, args=(parent,), daemon=True).start()
-    import torch
-
-    torch.set_num_threads(runtime.thread_count(device))
+    processor.set_up(runtime.thread_count(device))
     store = Store(runtime.store_folder)
     while True:
         waiting = [

@@ -48,7 +48,9 @@
     weights     {"sha256", "bytes"} of the trained weights that lie beside the cards, see
                 :mod:`benchmarks.results.weights`; null where none were kept (weights=drop, divergence). Cards
                 from before weights were kept lack it
-    provenance  commit, dirty, versions, hardware, device, command, started, finished (UTC, ISO 8601)
+    provenance  commit, dirty, versions, hardware, device, command, started, finished (UTC, ISO 8601); engine: what was
+                asked for, what ran (null where nothing was left to train), why faster ones that were tried do not
+                run, seconds to prepare it
 
 Errors are percentages as the papers print them. Raw measurements only: every aggregate is derived from here.
 """

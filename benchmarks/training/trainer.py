@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import interruption
@@ -24,8 +23,10 @@ from benchmarks.memory import is_out_of_memory
 from benchmarks.results.files import set_aside
 from benchmarks.training import checkpoint
 from benchmarks.training.clock import Clock
-from benchmarks.training.optimizers import build_optimizer, clip_gradients, set_learning_rate
+from benchmarks.training.engine import Engine
+from benchmarks.training.optimizers import build_optimizer, set_learning_rate
 from benchmarks.training.schedules import Schedule, build_schedule
+from benchmarks.training.step import TrainingStep
 from benchmarks.training.watchdog import Watchdog
 from weightaug.method import Method
 from weightaug.random import derive_seed
@@ -57,10 +58,12 @@ class Trainer:
         source: the cell's data set, before loading.
         data: the loaded data set, on ``device``.
         device: torch's name of it.
+        engine: how the steps are run, see :mod:`benchmarks.training.engine`.
     """
 
-    def __init__(self, cell: Cell, source: Source, data: DataSet, device: str) -> None:
+    def __init__(self, cell: Cell, source: Source, data: DataSet, device: str, engine: str = "eager") -> None:
         self.cell, self.source, self.data, self.device = cell, source, data, device
+        self.asked = engine
         self.steps = steps_per_epoch(len(data.train), cell.recipe)
         self.schedule = schedule(cell.recipe, len(data.train))
         self._begin()
@@ -69,6 +72,8 @@ class Trainer:
         """Everything as it is before the first step."""
         self.model, self.method = build(self.cell, self.source, self.device, self.data)
         self.optimizer = build_optimizer(self.cell.recipe, self.model, self.method.parameters())
+        step = TrainingStep(self.cell.recipe, self.model, self.method, self.optimizer, self.device)
+        self.engine = Engine(self.asked, step, self.steps * self.cell.recipe.total_epochs)
         self._set_progress(Progress())
 
     def _set_progress(self, progress: Progress) -> None:
@@ -157,16 +162,13 @@ class Trainer:
 
     def step(self, x: Tensor, y: Tensor) -> Tensor:
         """One training step on the batch (x, y); returns its loss, detached and still on the device."""
+        if self.engine.ran is None:
+            with self.clock("compile"):
+                self.engine.prepare(x, y)
         # Layers that draw by themselves, such as a model's own dropout, use torch's global generator.
         torch.manual_seed(derive_seed(self.cell.seed, "layers", self.progress.step))
         set_learning_rate(self.optimizer, self.schedule(self.progress.step))
-        self.optimizer.zero_grad()
-        bf16 = self.cell.recipe.precision == "bf16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=bf16):
-            loss = self.method.backward(F.cross_entropy, x, y)
-        if self.cell.recipe.clip_norm is not None:
-            clip_gradients(self.model.parameters(), self.cell.recipe.clip_norm)
-        self.optimizer.step()
+        loss = self.engine(x, y)
         self.progress.step += 1
         return loss
 
