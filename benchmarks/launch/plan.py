@@ -39,7 +39,8 @@ def dry_run(request: Request, every_cell: bool) -> int:
     runtime, device = request.runtime, request.runtime.resolve_device()
     plan = [look(request, cell_id) for cell_id in request.asked]
     here = hardware(device)
-    throughput = Throughput([found.card for found in plan if found.card], device, here)
+    known = [look(request, cell_id).card for cell_id in request.cells]  # of cells not asked for, too
+    throughput = Throughput([card for card in known if card], device, here)
     workers = runtime.worker_count(device)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:

@@ -17,6 +17,7 @@ from benchmarks.reports.verdicts import (
     equivalence,
     every,
     mean_ratio,
+    most,
     orderings,
     paired,
 )
@@ -43,6 +44,8 @@ class ClaimFinding:
     finding: Finding
 
 
+SECONDS = ("seconds", "seconds_per_epoch")
+ONE_SEED = "one seed has no spread; two or more are needed"
 Judged = tuple[tuple[Side, ...], Finding | Paired]
 
 
@@ -58,7 +61,11 @@ def judge_claims(table: Table, scale: Scale, samples: Samples) -> tuple[ClaimFin
         found.append(ClaimFinding(claim, panel, sides, result))
     for index, finding in zip(tests, orderings(list(tests.values())), strict=True):
         note = tests[index].note
-        reason = "; ".join(part for part in (note, finding.reason) if part)
+        claim = found[index].claim
+        part = (
+            f"on {len(claim.metrics)} of {claim.stated} measures" if claim.stated > len(claim.metrics) else ""
+        )
+        reason = "; ".join(part for part in (note, part, finding.reason) if part)
         found[index] = replace(found[index], finding=replace(finding, reason=reason))
     return tuple(
         replace(f, finding=with_caveats(f.finding, f.claim.metrics[0], [side.sample for side in f.sides]))
@@ -83,12 +90,12 @@ def _judge(claim: Claim, panel: Panel | None, table: Table, scale: Scale, sample
         return _number(claim, names, rows, scale, samples)
     assert panel is not None
     if isinstance(claim, Ratio):
-        return _ratio(claim, panel.name, rows, samples)
+        return _ratio(claim, panel.name, rows, scale, samples)
     assert isinstance(claim, Ordering)
     return _ordering(claim, panel.name, rows, samples)
 
 
-def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], samples: Samples) -> Judged:
+def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
     sides = tuple(Side(row.title, claim.metric, samples.of(panel, row, claim.metric)) for row in rows)
     above, below = (side.sample for side in sides)
     if lacking := _lacking(above, below):
@@ -98,7 +105,12 @@ def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], samples: Samples) -> J
     if len(seeds) < 2:
         estimate = firsts[0] / seconds[0] if seeds else None
         return sides, _too_few(len(seeds), estimate)
-    return sides, equivalence(mean_ratio(firsts, seconds), claim.expected, claim.margin)
+    found = equivalence(mean_ratio(firsts, seconds), claim.expected, claim.margin)
+    apart = claim.metric.endswith(SECONDS) and not samples.same_machine(panel, rows, seeds)
+    if apart or scale.name != FULL:
+        reason = "timed on different machines" if apart else f"{scale.name} scale"
+        return sides, replace(found, verdict=Verdict.PROTOCOL_MISMATCH, reason=reason, more_seeds=None)
+    return sides, found
 
 
 def _number(claim: Number, panels: list[str], rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
@@ -153,33 +165,19 @@ def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples
     for sides in parts:
         if lacking := _lacking(*(side.sample for side in sides)):
             return sides, lacking
-    if claim.most:
-        sides = _wins(parts)
-        return sides, _paired(*(side.sample for side in sides))
-    tests = [(sides, _paired(*(side.sample for side in sides))) for sides in parts]
-    for sides, test in tests:
-        if isinstance(test, Finding):
-            return sides, test
-    decided = [(sides, test) for sides, test in tests if isinstance(test, Paired)]
-    sides, weakest = max(decided, key=lambda part: part[1].p)
+    tests = [_paired(*(side.sample for side in sides)) for sides in parts]
+    undecided = next((i for i, test in enumerate(tests) if isinstance(test, Finding)), None)
+    if undecided is not None:
+        return parts[undecided], tests[undecided]
+    decided = [test for test in tests if isinstance(test, Paired)]
     if len(decided) == 1:
-        return sides, weakest
-    told = f"weakest of {len(decided)} comparisons: {sides[1].title}, {sides[1].metric}"
-    return sides, every([test for _, test in decided], told)
-
-
-def _wins(parts: Sequence[tuple[Side, Side]]) -> tuple[Side, Side]:
-    """The share of comparisons in % that are lost and won, seed by seed; a draw counts half on each side."""
-
-    def share(numbers: list[float]) -> float:
-        pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-        return 100 * fmean(1.0 if a < b else 0.5 if a == b else 0.0 for a, b in pairs)
-
-    won = combine([side.sample for sides in parts for side in sides], share)
-    lost = combine([won], lambda numbers: 100 - numbers[0])
-    lower, higher = parts[0]
-    count = f"share of {len(parts)} comparisons"
-    return Side(f"lost to {higher.title}", count, lost), Side(f"{lower.title} lower", count, won)
+        return parts[0], decided[0]
+    names = [f"{higher.title}, {higher.metric}" for _, higher in parts]
+    together = most(decided, names) if claim.most else every(decided, names)
+    deciding = next(
+        i for i, test in enumerate(decided) if (test.mean, test.low) == (together.mean, together.low)
+    )
+    return parts[deciding], together
 
 
 def _paired(left: Sample, right: Sample) -> Finding | Paired:
@@ -196,8 +194,7 @@ def _paired(left: Sample, right: Sample) -> Finding | Paired:
 
 
 def _too_few(seeds: int, estimate: float | None) -> Finding:
-    reason = "one seed has no spread" if seeds else "no seed has all of the numbers"
-    return Finding(Verdict.INCONCLUSIVE, reason, estimate, more_seeds=2 - seeds)
+    return Finding(Verdict.INCONCLUSIVE, ONE_SEED if seeds else "no seed has all of the numbers", estimate)
 
 
 def _lacking(*samples: Sample) -> Finding | None:

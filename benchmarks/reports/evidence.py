@@ -9,7 +9,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.reports.claim_findings import ClaimFinding, judge_claims, with_caveats, without_numbers
+from benchmarks.reports.claim_findings import (
+    ONE_SEED,
+    ClaimFinding,
+    judge_claims,
+    with_caveats,
+    without_numbers,
+)
 from benchmarks.reports.measures import corruption_types, exact
 from benchmarks.reports.samples import Cards, Sample, Samples
 from benchmarks.reports.verdicts import (
@@ -125,24 +131,13 @@ def _number(
     value, key = None, row.published_in(panel)
     if published is not None and key is not None and column.published != NOT_PRINTED:
         value = published.value(key, column.published or column.name)
-    finding = _judge(scale, column, sample, value, samples.images(panel.name, row, _errors(column, samples)))
+    error = samples.sampling_error(panel.name, row, column)
+    finding = _judge(scale, column, sample, value, error)
     return Number(column, value, sample, finding)
 
 
-def _errors(column: Column, samples: Samples) -> list[str]:
-    """The metrics whose images are a sample of all there could be; none where a column is relative.
-
-    In a ratio of errors on the same images most of that error cancels, and what is left shows between the seeds.
-    """
-    if column.relative:
-        return []
-    parts = [part for part in samples.table.columns if part.name in column.mean_of]
-    found = [metric for part in parts for metric in _errors(part, samples)]
-    return found + [metric for metric in column.metric if metric.endswith(".error")]
-
-
 def _judge(
-    scale: Scale, column: Column, sample: Sample, value: PublishedValue | None, images: int | None
+    scale: Scale, column: Column, sample: Sample, value: PublishedValue | None, sampling: float
 ) -> Finding:
     """The verdict on one published number."""
     if not sample.runs:
@@ -156,7 +151,7 @@ def _judge(
     if column.mismatch or scale.name != FULL:
         return Finding(Verdict.PROTOCOL_MISMATCH, column.mismatch or f"{scale.name} scale", difference)
     counted = list(sample.counted.values())
-    return _compare(column, sample, counted, value, value.value, difference, images)
+    return _compare(column, sample, counted, value, value.value, difference, sampling)
 
 
 def _compare(
@@ -166,7 +161,7 @@ def _compare(
     value: PublishedValue,
     printed: float,
     difference: float | None,
-    images: int | None,
+    sampling: float,
 ) -> Finding:
     """The verdict where there are numbers on both sides that may be compared."""
     metric = column.metric[0] if column.metric else "clean.error"
@@ -177,6 +172,6 @@ def _compare(
     if all(map(exact, column.metric)) and column.metric:
         return compare_count([number - printed for number in counted], 0.0, column.margin)
     if len(counted) < 2:
-        return Finding(Verdict.INCONCLUSIVE, "one seed has no spread", difference, more_seeds=1)
-    estimate = difference_from_published(counted, printed, value.spread, value.runs, images)
+        return Finding(Verdict.INCONCLUSIVE, ONE_SEED, difference)
+    estimate = difference_from_published(counted, printed, value.spread, value.runs, sampling)
     return with_caveats(equivalence(estimate, 0.0, column.margin), metric, (sample,))

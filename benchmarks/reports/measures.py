@@ -29,6 +29,8 @@ from benchmarks.reports.aggregates import GROUPS, by_severity, mean
 from benchmarks.results.card import ATTACKS, COSTS, COUNTED, MEASURED, TIMED, Card
 
 SEVERITIES = (1, 2, 3, 4, 5)
+WHOLE_RUN = ("training_seconds", "evaluation_seconds", "energy_joules")
+"""Costs that a run which diverged half-way has not paid in full: it has none of them."""
 # The worst that can be measured, which a diverged run counts as. The negative log-likelihood has no worst.
 WORST = {"error": 100.0, "top3_error": 100.0, "ece": 1.0}
 
@@ -85,6 +87,8 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
     """
     kind, *rest = _parts(path)
     if kind == "cost":
+        if card["status"] == "diverged" and rest[0] in WHOLE_RUN:
+            return None
         number = card["cost"].get(rest[0])
         return None if number is None else float(number)
     if card["metrics"] is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, stdev
 
 from benchmarks.reports.measures import corruption_types, measure, test_images, worst
+from benchmarks.reports.verdicts import sampling_error
 from benchmarks.results.card import Card
+from benchmarks.results.provenance import machine
 from benchmarks.tables.claims import ALL_TYPES, COLUMN
 from benchmarks.tables.table import Column, Row, Table
 
@@ -120,11 +123,33 @@ class Samples:
         )
         return combine([sample, base], _ratio)
 
-    def images(self, panel: str, row: Row, metrics: Sequence[str]) -> int | None:
-        """How many test images stand behind the smallest of ``metrics``."""
+    def sampling_error(self, panel: str, row: Row, column: Column) -> float:
+        """The standard error that ``column`` has because its test images are finitely many, in its unit; 0: none.
+
+        Only errors in % have one. In a ratio of errors on the same images most of it cancels, and what is left shows
+        between the seeds. Metrics of one column are of disjoint sets; columns of a mean may share their images, so
+        their errors are added as if they went together.
+        """
+        if column.relative:
+            return 0.0
+        if column.mean_of:
+            parts = [self.sampling_error(panel, row, self._columns[name]) for name in column.mean_of]
+            return math.fsum(parts) / len(parts)
         card = next((c for c in self.cards[panel, row.name].values() if c and c["metrics"]), None)
-        counts = [test_images(card, row.mode, metric) for metric in metrics] if card else []
-        return min((count for count in counts if count is not None), default=None)
+        squares = []
+        for metric in column.metric:
+            images = test_images(card, row.mode, metric) if card and metric.endswith(".error") else None
+            mean = self.of(panel, row, metric).mean
+            squares.append(sampling_error(mean, images) ** 2 if images and mean is not None else 0.0)
+        return math.sqrt(math.fsum(squares)) / len(squares)
+
+    def same_machine(self, panel: str, rows: Sequence[Row], seeds: Iterable[int]) -> bool:
+        """Whether the cards of ``rows`` with these seeds, seed by seed, say the same of hardware and device."""
+        for seed in seeds:
+            cards = [self.cards[panel, row.name][seed] for row in rows]
+            if len({machine(card["provenance"]) for card in cards if card}) > 1:
+                return False
+        return True
 
     def metrics(self, panel: str, rows: Sequence[Row], metric: str) -> list[str]:
         """``metric``, or where it stands for every corruption type those that all cards of ``rows`` have."""

@@ -8,7 +8,8 @@ Whatever the truth, the chance to call a number REPRODUCED that is not, or DIFFE
 ``ALPHA``. The error of a difference from a published number has up to three independent parts:
     our spread² / our runs
     the paper's spread² / its runs; where it prints no spread, ours stands for it
-    error (100 - error) / test images, in %²: the test set is finite, and its images are a sample
+    error (100 - error) / test images, in %²: the test set is finite, and its images are a sample. In a mean of
+    disjoint sets these errors add as squares, in a mean of columns, whose images may be the same, as they are
 Half the interval is the root of the sum of t² variance over the parts, t with the degrees of freedom of each
 (Banerjee, Sankhya 22, 1960). It never covers less than it says, because the chi-squared distribution
 function with one degree of freedom is concave; Welch's degrees of freedom, at three seeds, miss up to 6.2 %
@@ -19,7 +20,8 @@ Orderings.  A one-sided t test paired by seed, in both directions, each correcte
     DIFFERENT     its opposite is
     INCONCLUSIVE  neither
 
-    An ordering of several comparisons (every severity, every other method) holds where each of them does.
+    An ordering of several comparisons (every severity, every other method) holds where each of them does; one of most
+    of them where more than half do.
 
 Counts (FLOPs, parameters) have no error: REPRODUCED within the margin, else DIFFERENT.
 
@@ -97,10 +99,15 @@ class Estimate:
         return half, math.sqrt(total), total**2 / squares if squares > 0 else math.inf
 
 
+def sampling_error(error: float, images: int) -> float:
+    """The standard error in % of an error measured on ``images`` images, which are a sample of all there could be."""
+    return math.sqrt(max(0.0, error * (100 - error)) / images)
+
+
 def difference_from_published(
-    values: Sequence[float], published: float, spread: float | None, runs: int | None, images: int | None
+    values: Sequence[float], published: float, spread: float | None, runs: int | None, sampling: float = 0.0
 ) -> Estimate:
-    """Our mean minus the published one. ``images``: in the test set if these are errors in %, else None."""
+    """Our mean minus the published one. ``sampling``: standard error of the finite test set, in the unit of both."""
     fixed = []
     borrowing = math.inf
     paper_runs = runs or 1
@@ -108,8 +115,8 @@ def difference_from_published(
         fixed.append((spread**2 / paper_runs, paper_runs - 1.0))
     else:
         borrowing = paper_runs
-    if images is not None:
-        fixed.append((published * (100 - published) / images, math.inf))
+    if sampling > 0:
+        fixed.append((sampling**2, math.inf))
     return Estimate(fmean(values) - published, stdev(values), len(values), borrowing, tuple(fixed))
 
 
@@ -195,15 +202,36 @@ def paired(lower: Sequence[float], higher: Sequence[float]) -> Paired:
     )
 
 
-def every(tests: Sequence[Paired], note: str) -> Paired:
+def every(tests: Sequence[Paired], names: Sequence[str]) -> Paired:
     """The test that all of ``tests`` hold, with the numbers of the weakest.
 
     All hold where each does by itself: its p is the largest (an intersection-union test, which needs no correction).
     The opposite, that at least one is the other way round, has the least of theirs times how many there are.
     """
-    weakest = max(tests, key=lambda test: test.p)
+    weakest = max(range(len(tests)), key=lambda index: tests[index].p)
     opposite = min(1.0, len(tests) * min(test.opposite_p for test in tests))
-    return replace(weakest, opposite_p=opposite, note=note)
+    note = f"weakest of {len(tests)} comparisons: {names[weakest]}"
+    return replace(tests[weakest], opposite_p=opposite, note=note)
+
+
+def most(tests: Sequence[Paired], names: Sequence[str]) -> Paired:
+    """The test that more than half of ``tests`` hold, with the numbers of the one that decides.
+
+    With n tests, u of them must hold (u = n // 2 + 1): p is n - u + 1 times the u-th smallest, a test of the partial
+    conjunction that is valid however they depend on each other (Benjamini and Heller, Biometrics 64, 2008). The
+    opposite, that at least half are the other way round, likewise with u = n - n // 2.
+    """
+    count = len(tests)
+    needed, reversed_ = count // 2 + 1, count - count // 2
+    order = sorted(range(count), key=lambda index: tests[index].p)
+    deciding = tests[order[needed - 1]]
+    opposite = sorted(test.opposite_p for test in tests)[reversed_ - 1]
+    return replace(
+        deciding,
+        p=min(1.0, (count - needed + 1) * deciding.p),
+        opposite_p=min(1.0, (count - reversed_ + 1) * opposite),
+        note=f"number {needed} of {count} comparisons: {names[order[needed - 1]]}",
+    )
 
 
 def decide_orderings(tests: Sequence[Paired]) -> list[Finding]:

@@ -57,6 +57,8 @@ Errors are percentages as the papers print them. Raw measurements only: every ag
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 SCHEMA = 1
@@ -64,6 +66,13 @@ STATUSES = ("finished", "diverged")
 REQUIRED = ("schema", "id", "status", "cell", "metrics", "diverged_at", "curve", "cost", "provenance")
 
 MEASURED = ("error", "top3_error", "nll", "ece")
+RANGES = {
+    "n": (1, math.inf),
+    "error": (0, 100),
+    "top3_error": (0, 100),
+    "nll": (0, math.inf),
+    "ece": (0, 1),
+}
 ATTACKS = ("fgsm", "pgd", "autoattack")
 COSTS = (
     "parameters",
@@ -132,14 +141,14 @@ def _check_numbers(card: Card) -> None:
             for key in MEASURED:
                 if len(values[key]) != 5:
                     raise DamagedCardError(f"has {len(values[key])} severities instead of 5")
-                _numbers(key, *values[key])
-        for key in ("n", *MEASURED):
-            _numbers(key, metrics["clean"][key])
+            _measured("corrupted", values, MEASURED)
+        _measured("clean", metrics["clean"], ("n", *MEASURED))
         for values in metrics.get("attacks", {}).values():
-            _numbers("attacks", *(values[key] for key in ("n", "epsilon", *MEASURED)))
+            _measured("attacked", values, ("n", *MEASURED))
+            _numbers("epsilon", values["epsilon"])
         for name, values in metrics.get("shifted", {}).items():
             likelihood = ("nll", "ece") if values.keys() & {"nll", "ece"} else ()
-            _numbers(name, *(values[key] for key in ("n", "error", "top3_error", *likelihood)))
+            _measured(name, values, ("n", "error", "top3_error", *likelihood))
     for entry in card["curve"]:
         _numbers("curve", entry["epoch"], entry["step"], entry["lr"], entry["loss"])
     for key in COSTS:
@@ -155,5 +164,17 @@ def _check_numbers(card: Card) -> None:
 
 
 def _numbers(name: str, *values: Any) -> None:
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        raise DamagedCardError(f"has {name} that is not a number")
+    for value in values:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise DamagedCardError(f"has {name} that is not a number")
+
+
+def _measured(name: str, values: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Numbers, or lists of them, in the range that each of them has."""
+    for key in keys:
+        low, high = RANGES[key]
+        numbers = values[key] if isinstance(values[key], list) else [values[key]]
+        _numbers(f"{name} {key}", *numbers)
+        for number in numbers:
+            if not low <= number <= high:
+                raise DamagedCardError(f"has a {name} {key} of {number:g}, outside {low:g} to {high:g}")

@@ -33,6 +33,7 @@ class Claim:
     text: str
     source: str  # where in the paper
     panels: tuple[str, ...] = ()
+    stated: int = 0  # how many measures it has at full scale, where a scale has only some of them
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ class Claim:
 
     def with_metrics(self, metrics: tuple[str, ...]) -> Claim:
         """The claim with other metrics, in the order of ``metrics``."""
-        return replace(self, metric=metrics[0])  # type: ignore[call-arg]  # every kind has one or more
+        return replace(self, stated=len(self.metrics), metric=metrics[0])  # type: ignore[call-arg]  # every kind has one or more
 
     def is_about(self, panel: str) -> bool:
         """Whether it says something of ``panel``."""
@@ -92,7 +93,7 @@ class Ordering(Claim):
         return self.metric
 
     def with_metrics(self, metrics: tuple[str, ...]) -> Ordering:
-        return replace(self, metric=metrics)
+        return replace(self, stated=len(self.metrics), metric=metrics)
 
 
 @dataclass(frozen=True, kw_only=True)

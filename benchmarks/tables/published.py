@@ -160,6 +160,8 @@ def _value(file: _File, row: _Row, key: str, where: str) -> PublishedValue:
                 f"{where}: {number:g} lies outside the range of {column.unit} ({low:g} to {high:g})"
             )
     runs = file.runs if value.runs is None else value.runs
+    if runs is not None and runs < (1 if value.spread is None else 2):
+        raise UserError(f"{where}: runs is {runs}; at least 1 is needed, and 2 where there is a spread")
     reason = value.reason or (file.no_spread if value.value is not None and value.spread is None else "")
     if (value.value is None or value.spread is None) and not reason:
         unknown = "value" if value.value is None else "spread"

@@ -103,6 +103,7 @@ class Scale:
     needs_gpu: bool = False
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # besides the table's
     stand_ins: dict[str, str] = field(default_factory=dict)
     about: str = ""  # data, models, schedule and cost in one sentence, for the head of the report
 
@@ -157,7 +158,8 @@ class Table:
             kept = claim.metrics_in([column.name for column in columns])
             if kept and known.issuperset(claim.rows):
                 claims.append(claim.with_metrics(tuple(chosen.stand_ins.get(m, m) for m in kept)))
-        return replace(self, rows=rows, columns=columns, claims=tuple(claims))
+        notes = (*self.notes, *chosen.notes)
+        return replace(self, rows=rows, columns=columns, claims=tuple(claims), notes=notes)
 
     def cells(self, scale: str, seeds: Iterable[int]) -> list[TableCell]:
         """The distinct cells of ``scale``, seed by seed, so that an interrupted table has whole seeds.
@@ -195,7 +197,12 @@ class Table:
         for key in filter(None, keys):
             for column in self.columns:
                 if column.published != NOT_PRINTED:
-                    published.value(key, column.published or column.name)
+                    printed = published.value(key, column.published or column.name)
+                    if printed.unit != column.unit:
+                        raise UserError(
+                            f"{self.name}, column {column.name} is in {column.unit}, what was published in "
+                            f"{printed.unit}; give both the same unit"
+                        )
 
 
 def load_table(source: Path | str | Mapping[str, Any], name: str = "") -> Table:

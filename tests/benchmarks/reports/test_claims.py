@@ -163,21 +163,24 @@ def test_best_of_several_rows() -> None:
 
 
 def test_most_types() -> None:
-    most = {"kind": "ordering", "metric": "type.*.error", "lower": "damp", "higher": "sgd", "most": True}
+    claim = {"kind": "ordering", "metric": "type.*.error", "lower": "damp", "higher": "sgd", "most": True}
+    always = findings(claim)[0]
+    assert always.finding.verdict is Verdict.REPRODUCED
+    assert "number 3 of 4 comparisons" in always.finding.reason
 
-    def win_three_of_four(cards: dict[Any, Any]) -> None:
-        for seed in SEEDS:
-            of = cards["vit-a", "damp", seed]["metrics"]["plain"]["corrupted"]
-            of["contrast"]["error"] = [99.0] * 5
-            of["pixelate"]["error"] = [99.0 if seed == 2 else 1.0] * 5
+    def lose(*names: str) -> Callable[[dict[Any, Any]], None]:
+        def change(cards: dict[Any, Any]) -> None:
+            for seed in SEEDS:
+                of = cards["vit-a", "damp", seed]["metrics"]["plain"]["corrupted"]
+                for name in names:
+                    of[name]["error"] = [90.0 + seed / 10] * 5
 
-    found = findings(most, win_three_of_four)[0]
-    won = next(side for side in found.sides if "lower" in side.title)
-    assert won.sample.values == {0: 75.0, 1: 75.0, 2: 50.0}
-    assert found.finding.estimate == pytest.approx(-100 * (0.5 + 0.5 + 0) / 3)
-    assert found.finding.verdict is Verdict.INCONCLUSIVE
-    always = findings(most)[0]  # every type in every seed: no spread, which no test can judge
-    assert always.finding.verdict is Verdict.INCONCLUSIVE and "do not differ" in always.finding.reason
+        return change
+
+    assert findings(claim, lose("contrast"))[0].finding.verdict is Verdict.REPRODUCED  # three of four
+    half = findings(claim, lose("contrast", "pixelate"))[0]
+    assert half.finding.verdict is Verdict.DIFFERENT  # half are the other way round: not most
+    assert findings(claim, lose(*TYPES))[0].finding.verdict is Verdict.DIFFERENT
     assert len(TYPES) == 4
 
 
@@ -255,6 +258,33 @@ def test_a_count_is_decided_by_one_run() -> None:
     assert (
         found.finding.verdict is Verdict.INCONCLUSIVE and "differ between the seeds" in found.finding.reason
     )
+
+
+# --- costs ---
+
+COSTS = {"kind": "ratio", "metric": "cost.training_seconds", "numerator": "sam", "denominator": "sgd",
+         "expected": 2.0, "margin": 0.2}  # fmt: skip
+
+
+def test_times_are_compared_on_one_machine_only() -> None:
+    def elsewhere(cards: dict[Any, Any]) -> None:
+        for seed in SEEDS:
+            cards["vit-a", "sam", seed]["provenance"]["hardware"] = {"processor": "another", "cores": 64}
+
+    here, there = findings(COSTS), findings(COSTS, elsewhere)
+    assert here[0].finding.verdict is Verdict.REPRODUCED
+    assert there[0].finding.verdict is Verdict.PROTOCOL_MISMATCH
+    assert there[0].finding.reason == "timed on different machines"
+    assert there[1].finding.verdict is here[1].finding.verdict
+
+
+def test_a_run_that_diverged_early_was_not_cheap() -> None:
+    def diverge(cards: dict[Any, Any]) -> None:
+        for seed in SEEDS:
+            cards["vit-a", "sam", seed].update(status="diverged", metrics=None)
+            cards["vit-a", "sam", seed]["cost"]["training_seconds"] = 0.01
+
+    assert findings(COSTS, diverge)[0].finding.verdict is Verdict.INCONCLUSIVE
 
 
 # --- the page of rules ---

@@ -242,4 +242,4 @@ def test_terminal_table_has_the_main_numbers() -> None:
     for cells in number_rows(text("smoke"), "made-up ViT").values():
         assert cells[1] in shown
     assert "diverged 1 of 3" in shown and "NOT RUN" in shown and "never compare" in shown
-    assert "4 ratios: 2 REPRODUCED, 2 DIFFERENT" in shown
+    assert "4 ratios: 4 PROTOCOL MISMATCH" in shown
