@@ -30,7 +30,9 @@ class Digits(Source):
         train, test = split(classes)
         pixels = torch.from_numpy(values).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
         labels = torch.from_numpy(classes)
-        scaled = pixels[train].float() / 255
+        scaled = (
+            pixels[train].double() / 255
+        )  # so that the order of the sum, and so the threads, change nothing
         return DataSet(
             train=Images(pixels[train], labels[train]),
             test=Images(pixels[test], labels[test]),

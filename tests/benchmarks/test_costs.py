@@ -33,7 +33,8 @@ def test_a_card_says_where_the_time_went(weightaug: CommandLine, tmp_path: Path)
     assert 2 < cost["training_flops"] / cost["flops"] <= 3  # the first layer's input needs no gradient
     assert cost["checkpoint_seconds"] > 0
     assert cost["preparation_seconds"] > 0
-    assert (cost["compile_seconds"], cost["energy_joules"], cost["evaluation_batch_size"]) == (0, None, 512)
+    assert cost["compile_seconds"] < 0.1  # the eager engine compiles nothing
+    assert (cost["energy_joules"], cost["evaluation_batch_size"]) == (None, 512)
     for name in TIMED:
         check_metric(f"cost.{name}", "a table")
         assert measure(card, f"cost.{name}") == cost[name]

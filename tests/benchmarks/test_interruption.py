@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,15 @@ from command_line import CommandLine, plugin_path, start
 from benchmarks import interruption
 from benchmarks.interruption import Interrupted, handled, postponed
 from benchmarks.training import checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """Programs that a shell starts in the background ignore it, and what they start does so, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
 
 COMMAND = ["run", "method=was", "recipe.epochs=12", "recipe.batch_size=64", "device=cpu", "threads=1"]
 COMMAND += ["wandb=disabled", "dataset.corruptions={contrast: [0.4, 0.3, 0.2, 0.1, 0.05]}"]
@@ -65,7 +74,8 @@ def test_a_terminated_command_goes_on_and_ends_with_the_same_bits(
         cards.append(json.loads(next((folder / "runs" / "cards").glob("*.json")).read_text()))
     first, second = cards
     assert [card["cost"]["resumed"] for card in cards] == [1, 0]
-    assert all(first[key] == second[key] for key in ("metrics", "curve", "weights"))
+    for key in ("curve", "weights", "metrics"):
+        assert first[key] == second[key], key
     assert not kept.parent.exists()
 
 

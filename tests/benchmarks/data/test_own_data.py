@@ -358,13 +358,13 @@ def test_a_data_set_of_a_plugin_finds_its_files_by_the_environment(
         cell = load(["dataset=mine", f"data={tmp_path}"])[0]
         assert cell.identity()["dataset"]["name"] == "mine"
         assert cell.identity()["dataset"]["path"].startswith("sha256:")
-        config._compose.cache_clear()
+        config._composed.clear()
         monkeypatch.delenv("MY_PHOTOS")
         with pytest.raises(UserError, match="MY_PHOTOS"):
             load(["dataset=mine", f"data={tmp_path}"])
     finally:
         registry.entries.cache_clear()
-        config._compose.cache_clear()
+        config._composed.clear()
 
 
 def test_jpeg_photographs_are_read(photos: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_cell_trains_resumes_and_is_evaluated_in_both_modes(within: str, tmp_p
     whole = trainer(f"was_{within}", "recipe.epochs=2", "evaluation.batch_norm=reestimated")
     whole.run()
     first = trainer(f"was_{within}", "recipe.epochs=2", "evaluation.batch_norm=reestimated")
-    first._epoch(lambda count: None)
+    first._epoch(lambda count: None, None)
     first.save(tmp_path / "checkpoint")
     other = trainer(f"was_{within}", "recipe.epochs=2", "evaluation.batch_norm=reestimated")
     other.run(tmp_path / "checkpoint")
