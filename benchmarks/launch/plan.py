@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -39,8 +39,7 @@ def dry_run(request: Request, every_cell: bool) -> int:
     runtime, device = request.runtime, request.runtime.resolve_device()
     plan = [look(request, cell_id) for cell_id in request.asked]
     here = hardware(device)
-    known = [look(request, cell_id).card for cell_id in request.cells]  # of cells not asked for, too
-    throughput = Throughput([card for card in known if card], device, here)
+    throughput = Throughput(_measured(request), device, here)
     workers = runtime.worker_count(device)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -68,6 +67,18 @@ def dry_run(request: Request, every_cell: bool) -> int:
         print(f"missing: {problem}")
     print(f"time left: {describe(left, workers, device)}")
     return 0
+
+
+def _measured(request: Request) -> list[Card]:
+    """The table's cards in the store, of cells that are not asked for and of its other scales too."""
+    scales = [scale for scale in request.table.scales if scale != request.scale]
+    others = [Request.parse(request.table.name, scale, None, [], [], "") for scale in scales]
+    found = [
+        look(replace(asked, runtime=request.runtime), cell_id).card
+        for asked in (request, *others)
+        for cell_id in asked.cells
+    ]
+    return [card for card in found if card]
 
 
 def look(request: Request, cell_id: str) -> Planned:

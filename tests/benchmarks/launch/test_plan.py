@@ -230,3 +230,13 @@ def test_no_model_is_built_for_a_plan(weightaug: CommandLine, monkeypatch: pytes
 
     monkeypatch.setattr(torch.nn.Module, "__init__", build)
     assert weightaug("reproduce", "damp/table2", "--dry-run", "device=cpu").returncode == 0
+
+
+def test_other_scales_of_the_table_tell_the_time(weightaug: CommandLine) -> None:
+    smoke = Request.parse("was/flops", "smoke", None, [], [], "reports").cells.values()
+    for cell in smoke:  # the same networks, made-up images and batches as at full scale, but for the classes
+        put(card(cell, 2.0))
+    done = weightaug("reproduce", "was/flops", "--scale", "reduced", "--dry-run", "device=cpu")
+    assert done.returncode == 0
+    assert "6 waiting" in done.stdout and "?" not in done.stdout.split("store:")[0]
+    assert "no measurement" not in done.stdout
