@@ -166,7 +166,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_made(
         streamed(folder, tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(image_cache, "SHARD", 8)
-    assert sorted(path.suffix for path in tmp_path.rglob("0*")) == [".images", ".images"]
+    assert len(list(tmp_path.rglob("*.images"))) == 2  # whole parts
     assert len(streamed(folder, tmp_path)) == 30
 
 
