@@ -5,6 +5,7 @@ Pure: the same table, scale, seeds, cards and published numbers give the same ev
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,11 @@ def gather(
         )
         for panel in chosen.panels
     }
-    claims = judge_claims(table, chosen, samples)
+    gc.freeze()  # statsmodels collects garbage at every correction, which takes long among thousands of cards
+    try:
+        claims = judge_claims(table, chosen, samples)
+    finally:
+        gc.unfreeze()
     return Evidence(table, chosen, tuple(seeds), published, lines, claims, samples)
 
 

@@ -25,7 +25,7 @@ from statistics import fmean
 
 from benchmarks.data.files.declared import file_set, shifted_names
 from benchmarks.errors import UserError, unknown_name
-from benchmarks.reports.aggregates import GROUPS, by_severity, mean
+from benchmarks.reports.aggregates import GROUPS, mean
 from benchmarks.results.card import ATTACKS, COSTS, COUNTED, MEASURED, TIMED, Card
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -108,8 +108,12 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
         chosen = _severities(rest[0])
         if chosen[-1] and unmeasured_types(card, mode):
             return None
-        levels = by_severity(metrics, key) if chosen[-1] else []
-        return None if levels is None else fmean([metrics["clean"][key], *levels][s] for s in chosen)
+        if chosen[-1] and not metrics["corrupted"]:
+            return None
+        corrupted = metrics["corrupted"].values()
+        return fmean(
+            fmean(of[key][s - 1] for of in corrupted) if s else metrics["clean"][key] for s in chosen
+        )
     if not metrics["corrupted"]:
         return None
     if kind == "corrupted" and unmeasured_types(card, mode):
