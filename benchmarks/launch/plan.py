@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.cell import Cell
 from benchmarks.errors import one_line
-from benchmarks.launch.estimate import Throughput, describe, duration, total
+from benchmarks.launch.estimate import UNKNOWN, Throughput, describe, duration, total
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
 from benchmarks.results.card import Card, DamagedCardError
@@ -39,7 +39,10 @@ def dry_run(request: Request, every_cell: bool) -> int:
     runtime, device = request.runtime, request.runtime.resolve_device()
     plan = [look(request, cell_id) for cell_id in request.asked]
     here = hardware(device)
-    throughput = Throughput(_measured(request), device, here)
+    throughput = Throughput(_measured(request, other_scales=False), device, here)
+    told = [throughput.seconds(found.cell)[1] for found in plan if not found.card]
+    if UNKNOWN in told and (runtime.store_folder / "cards").is_dir():
+        throughput = Throughput(_measured(request, other_scales=True), device, here)
     workers = runtime.worker_count(device)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -69,9 +72,9 @@ def dry_run(request: Request, every_cell: bool) -> int:
     return 0
 
 
-def _measured(request: Request) -> list[Card]:
-    """The table's cards in the store, of cells that are not asked for and of its other scales too."""
-    scales = [scale for scale in request.table.scales if scale != request.scale]
+def _measured(request: Request, other_scales: bool) -> list[Card]:
+    """The table's cards in the store, of cells that are not asked for too, and of its other scales if need be."""
+    scales = [scale for scale in request.table.scales if other_scales and scale != request.scale]
     others = [Request.parse(request.table.name, scale, None, [], [], "") for scale in scales]
     found = [
         look(replace(asked, runtime=request.runtime), cell_id).card
