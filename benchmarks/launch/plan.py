@@ -37,12 +37,14 @@ class Planned:
 def dry_run(request: Request, every_cell: bool) -> int:
     """Print the plan; ``every_cell``: with each cell's id, state and label. Writes nothing and trains nothing."""
     runtime, device = request.runtime, request.runtime.resolve_device()
-    plan = [look(request, cell_id) for cell_id in request.asked]
+    looked = {cell_id: look(request, cell_id) for cell_id in request.cells}
+    plan = [looked[cell_id] for cell_id in request.asked]
     here = hardware(device)
-    throughput = Throughput(_measured(request, other_scales=False), device, here)
+    cards = [found.card for found in looked.values() if found.card]
+    throughput = Throughput(cards, device, here)
     told = [throughput.seconds(found.cell)[1] for found in plan if not found.card]
     if UNKNOWN in told and (runtime.store_folder / "cards").is_dir():
-        throughput = Throughput(_measured(request, other_scales=True), device, here)
+        throughput = Throughput([*cards, *_cards_of_other_scales(request)], device, here)
     workers = runtime.worker_count(device)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -72,16 +74,14 @@ def dry_run(request: Request, every_cell: bool) -> int:
     return 0
 
 
-def _measured(request: Request, other_scales: bool) -> list[Card]:
-    """The table's cards in the store, of cells that are not asked for too, and of its other scales if need be."""
-    scales = [scale for scale in request.table.scales if other_scales and scale != request.scale]
+def _cards_of_other_scales(request: Request) -> list[Card]:
+    """The table's cards in the store at its other scales."""
+    scales = [scale for scale in request.table.scales if scale != request.scale]
     others = [Request.parse(request.table.name, scale, None, [], [], "") for scale in scales]
     found = [
-        look(replace(asked, runtime=request.runtime), cell_id).card
-        for asked in (request, *others)
-        for cell_id in asked.cells
+        look(replace(other, runtime=request.runtime), cell_id) for other in others for cell_id in other.cells
     ]
-    return [card for card in found if card]
+    return [planned.card for planned in found if planned.card]
 
 
 def look(request: Request, cell_id: str) -> Planned:

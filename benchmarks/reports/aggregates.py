@@ -59,6 +59,11 @@ def by_type(metrics: Metrics, key: str = "error") -> dict[str, float]:
     return {CLEAN: metrics[CLEAN][key]} | {c: fmean(of[key]) for c, of in metrics["corrupted"].items()}
 
 
+def at_severity(metrics: Metrics, severity: int, key: str, types: Collection[str]) -> float:
+    """m(s) of one severity, 1 to 5, over ``types``, which were measured."""
+    return fmean(metrics["corrupted"][c][key][severity - 1] for c in types)
+
+
 def by_severity(
     metrics: Metrics, key: str = "error", types: Collection[str] | None = None
 ) -> list[float] | None:
@@ -67,7 +72,7 @@ def by_severity(
     chosen = list(corrupted) if types is None else types
     if not chosen or any(c not in corrupted for c in chosen):
         return None
-    return [fmean(level) for level in zip(*(corrupted[c][key] for c in chosen), strict=True)]
+    return [at_severity(metrics, s, key, chosen) for s in (1, 2, 3, 4, 5)]
 
 
 def mean(metrics: Metrics, key: str = "error", types: Collection[str] | None = None) -> float | None:

@@ -174,10 +174,7 @@ def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples
         return parts[0], decided[0]
     names = [f"{higher.title}, {higher.metric}" for _, higher in parts]
     together = most(decided, names) if claim.most else every(decided, names)
-    deciding = next(
-        i for i, test in enumerate(decided) if (test.mean, test.low) == (together.mean, together.low)
-    )
-    return parts[deciding], together
+    return parts[together.which], together
 
 
 def _paired(left: Sample, right: Sample) -> Finding | Paired:

@@ -25,7 +25,7 @@ from statistics import fmean
 
 from benchmarks.data.files.declared import file_set, shifted_names
 from benchmarks.errors import UserError, unknown_name
-from benchmarks.reports.aggregates import GROUPS, mean
+from benchmarks.reports.aggregates import GROUPS, at_severity, mean
 from benchmarks.results.card import ATTACKS, COSTS, COUNTED, MEASURED, TIMED, Card
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -110,10 +110,8 @@ def measure(card: Card, path: str, mode: str = "plain") -> float | None:
             return None
         if chosen[-1] and not metrics["corrupted"]:
             return None
-        corrupted = metrics["corrupted"].values()
-        return fmean(
-            fmean(of[key][s - 1] for of in corrupted) if s else metrics["clean"][key] for s in chosen
-        )
+        types = metrics["corrupted"]
+        return fmean(at_severity(metrics, s, key, types) if s else metrics["clean"][key] for s in chosen)
     if not metrics["corrupted"]:
         return None
     if kind == "corrupted" and unmeasured_types(card, mode):

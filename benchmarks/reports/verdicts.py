@@ -184,6 +184,7 @@ class Paired:
     p: float  # one-sided, for lower < higher
     opposite_p: float
     note: str = ""
+    which: int = 0  # of several comparisons, the one whose numbers these are
 
 
 def paired(lower: Sequence[float], higher: Sequence[float]) -> Paired:
@@ -211,7 +212,7 @@ def every(tests: Sequence[Paired], names: Sequence[str]) -> Paired:
     weakest = max(range(len(tests)), key=lambda index: tests[index].p)
     opposite = min(1.0, len(tests) * min(test.opposite_p for test in tests))
     note = f"weakest of {len(tests)} comparisons: {names[weakest]}"
-    return replace(tests[weakest], opposite_p=opposite, note=note)
+    return replace(tests[weakest], opposite_p=opposite, note=note, which=weakest)
 
 
 def most(tests: Sequence[Paired], names: Sequence[str]) -> Paired:
@@ -231,6 +232,7 @@ def most(tests: Sequence[Paired], names: Sequence[str]) -> Paired:
         p=min(1.0, (count - needed + 1) * deciding.p),
         opposite_p=min(1.0, (count - reversed_ + 1) * opposite),
         note=f"number {needed} of {count} comparisons: {names[order[needed - 1]]}",
+        which=order[needed - 1],
     )
 
 
