@@ -149,6 +149,11 @@ class Source:
     published_sets: ClassVar[tuple[str, ...]] = ()
     """Published corruptions of its test images, likewise."""
 
+    counts: tuple[int, int] | None = None
+    """How many training and test images there are, where that is known before they are read: for plans."""
+    in_memory: ClassVar[bool] = True
+    """Whether the images are held on the device; others are streamed to it."""
+
     num_classes: int
     in_channels: int
     image_size: int

@@ -38,6 +38,8 @@ class ImageNet(Source):
     files: ClassVar[str] = "imagenet"
     published_sets: ClassVar[tuple[str, ...]] = ("imagenet_c", "imagenet_c_bar")
 
+    counts = (1_281_167, 50_000)
+    in_memory = False
     num_classes = 1000
     in_channels = 3
     image_size = 224

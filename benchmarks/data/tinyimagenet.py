@@ -25,6 +25,7 @@ class TinyImageNet(Source):
     files: ClassVar[str] = "tinyimagenet"
     published_sets: ClassVar[tuple[str, ...]] = ("tinyimagenet_c",)
 
+    counts = (100_000, 10_000)
     num_classes = 200
     in_channels = 3
     image_size = 64

@@ -1,0 +1,93 @@
+"""What a network is, counted without running it: on torch's meta device tensors have shapes and no content."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.planning.kinds import Kind
+
+BATCH = 2
+"""The smallest that BatchNorm takes; what is counted is proportional to it."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Numbers of a network for one image size."""
+
+    parameters: int
+    buffer_bytes: int
+    flops: int  # of one forward pass of one image, 2 for a multiply-add
+    activation_bytes: int  # that a forward pass of one image in training keeps for the backward one
+    family: str  # "attention" for networks with LayerNorm and no BatchNorm, else "convolutions"
+
+
+_counted: dict[str, Network] = {}
+
+
+def network_of(kind: Kind) -> Network:
+    """Counted once for each model, number of classes, image size and precision."""
+    model, precision = kind.cell.model, kind.cell.recipe.precision
+    key = json.dumps([model.name, model.arguments, kind.shape, kind.classes, precision == "bf16"])
+    if key not in _counted:
+        _counted[key] = count_network(_build(kind), kind.shape, precision)
+    return _counted[key]
+
+
+def _build(kind: Kind) -> nn.Module:
+    channels, size, _ = kind.shape
+    settings = {"num_classes": kind.classes, "in_channels": channels, "image_size": size}
+    state = torch.get_rng_state()
+    try:
+        with torch.device("meta"):
+            model: nn.Module = kind.cell.model.build(**settings)
+    except Exception:  # a library's model that looks at its own weights while it is built
+        model = kind.cell.model.build(**settings)
+    torch.set_rng_state(state)
+    return model.to("meta")
+
+
+def count_network(model: nn.Module, shape: tuple[int, int, int], precision: str = "float32") -> Network:
+    """Count ``model``, on the meta device, in training on images of ``shape`` [C, H, W].
+
+    Activations are the tensors that autograd saves, each storage once, parameters and buffers left out. bf16 is
+    counted as if all of the network computed in it; autocast keeps a little more.
+    """
+    own = [*model.parameters(), *model.buffers()]
+    parameters = sum(p.numel() for p in model.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in model.buffers())
+    x = torch.empty(BATCH, *shape, device="meta")
+    if precision == "bf16":
+        model, x = model.bfloat16(), x.bfloat16()
+        own = [*model.parameters(), *model.buffers()]
+    known = {t.untyped_storage()._cdata for t in own}
+    saved: dict[int, torch.UntypedStorage] = {}  # holding them keeps their addresses from being used again
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            saved[storage._cdata] = storage
+        return tensor
+
+    model.train()
+    with (
+        saved_tensors_hooks(pack, lambda tensor: tensor),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(x)
+    activations = sum(storage.nbytes() for storage in saved.values())
+    return Network(
+        parameters, buffers, counter.get_total_flops() // BATCH, activations // BATCH, _family(model)
+    )
+
+
+def _family(model: nn.Module) -> str:
+    modules = list(model.modules())
+    batch_norm = any(isinstance(module, _BatchNorm) for module in modules)
+    return "attention" if not batch_norm and any(isinstance(m, nn.LayerNorm) for m in modules) else "convolutions"
