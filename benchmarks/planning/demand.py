@@ -8,7 +8,8 @@ what does not (gradients, copies of the weights, noise).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,15 +91,26 @@ def demand_of(kind: Kind) -> Demand:
     family = network_of(kind).family
     key = f"{family} {kind.method_key}"
     if key not in _counted:
-        _counted[key] = _count(kind, family)
+        with _one_thread():  # more only wait for each other on a network this small
+            _counted[key] = _count(kind, family)
     return _counted[key]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _count(kind: Kind, family: str) -> Demand:
     base = load([*SMALL_NETWORKS[family], "dataset=synthetic", f"dataset.size={SIZE}", "recipe=one_epoch"])[0]
     small = Kind(replace(base, method=kind.cell.method), (3, SIZE, SIZE), kind.classes, kind.corruptions)
     network = network_of(small)
-    images = max(16, 2 * kind.sub_batches)
+    images = max(4, 2 * kind.sub_batches)
     peaks = []
     for count in (images, 2 * images):
         step, trainer = _step(small, count)

@@ -55,11 +55,9 @@ class Kind:
 
     @property
     def label(self) -> str:
-        cell, size = self.cell, self.shape[-1]
-        return (
-            f"{cell.method.name} {cell.model.title}, {size} x {size}, {self.classes} classes, batch "
-            f"{cell.recipe.batch_size}, {cell.recipe.precision}"
-        )
+        cell, recipe = self.cell, self.cell.recipe
+        precision = "" if recipe.precision == "float32" else f" {recipe.precision}"
+        return f"{cell.method.name} {cell.model.title} {self.shape[-1]} px, batch {recipe.batch_size}{precision}"
 
     @property
     def sub_batches(self) -> int:
