@@ -6,12 +6,17 @@ import argparse
 
 from benchmarks.commands.reproduce import add_table
 
-HELP = "measure within two minutes how fast this machine is and how many cells at once are best; needs no data"
+HELP = (
+    "measure within two minutes how fast this machine is and how many cells at once are best; needs no data"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds", type=float, metavar="N", help="how long it may take, about; default: 90. The rest is derived"
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="how long it may take, about; default: 90. The rest is derived",
     )
     add_table(parser, "?")
 

@@ -184,6 +184,10 @@ class Source:
         self.corrupted, self.split, self.mean, self.std = corrupted, split, mean, std
         self.cache = cache or Runtime().cache_folder
 
+    def decoded_bytes(self) -> int:
+        """About what is kept in the cache of its images once they are decoded; for plans."""
+        return 0
+
     def needed_sets(self) -> tuple[str, ...]:
         """The entries of the config group ``files`` that this source reads."""
         from benchmarks.data.corrupted import sets_of

@@ -30,6 +30,9 @@ class TinyImageNet(Source):
     in_channels = 3
     image_size = 64
 
+    def decoded_bytes(self) -> int:
+        return sum(self.counts) * self.in_channels * self.image_size**2
+
     def read(self, root: Path) -> DataSet:
         folder = root / "tiny-imagenet-200"
         train = list_classes(folder / "train", below="images")

@@ -45,7 +45,9 @@ def calibrate(cells: Sequence[Cell], runtime: Runtime, seconds: float) -> int:
     console.print(_kinds(found, "memory of the process" if device == "cpu" else "memory"))
     derived = [one for one in found.kinds.values() if one.derived_from]
     if derived:
-        print(f"{len(derived)} of {len(found.kinds)} kinds were not measured: their times are another's, by FLOPs")
+        print(
+            f"{len(derived)} of {len(found.kinds)} kinds were not measured: their times are another's, by FLOPs"
+        )
     for line in _packings(found, asked, cells, runtime):
         print(line)
     where = ", ".join(map(str, found.machine))
@@ -79,7 +81,9 @@ def _kinds(found: Calibration, memory: str) -> RichTable:
     return table
 
 
-def _packings(found: Calibration, asked: Sequence[Asked], cells: Sequence[Cell], runtime: Runtime) -> list[str]:
+def _packings(
+    found: Calibration, asked: Sequence[Asked], cells: Sequence[Cell], runtime: Runtime
+) -> list[str]:
     lines = []
     for one in asked:
         packing, figures = found.packings.get(one.kind.key), found.kinds[one.kind.key]

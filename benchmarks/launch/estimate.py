@@ -107,9 +107,7 @@ def describe(left: Estimate, workers: int, device: str) -> str:
     told = sum(left.by_basis.values()) - left.unknown
     if not left.by_basis:
         return "nothing is left to train"
-    unknown = (
-        f"{UNKNOWN} for {left.unknown} cell(s): run one of each kind on this hardware, or `weightaug calibrate`"
-    )
+    unknown = f"{UNKNOWN} for {left.unknown} cell(s): run one of each kind on this hardware, or `weightaug calibrate`"
     if not told:
         return unknown
     seconds = left.seconds / workers

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from benchmarks.cell import Cell
 from benchmarks.data.dataset import Source
 from benchmarks.launch.estimate import CALIBRATED, MEASURED, PEAK, SCALED, UNKNOWN, Throughput
+from benchmarks.launch.place import Place
 from benchmarks.launch.requirements import source_of
-from benchmarks.planning import calibration
-from benchmarks.planning.calibration import Calibration, Figures
-from benchmarks.planning.devices import KnownDevice
+from benchmarks.planning.calibration import Figures
 from benchmarks.planning.kinds import Kind, work_of
 from benchmarks.planning.memory import Memory, held
 from benchmarks.planning.need import need_of
-from benchmarks.planning.packing import Packing
 from benchmarks.runtime import Runtime
 
 
@@ -25,24 +21,15 @@ class Forecast:
 
     Args:
         cards: what cards of this hardware tell.
-        known: of this machine, or None.
-        peak: the maker's figures of the device, or None.
-        workers: that will share the device.
-        packing: that of :func:`packing_of`, or None.
+        place: where the cells are to run.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        cards: Throughput,
-        known: Calibration | None,
-        peak: KnownDevice | None,
-        workers: int,
-        packing: Packing | None = None,
-    ) -> None:
-        self.runtime, self.cards, self.known, self.peak = runtime, cards, known, peak
-        self.workers = workers
-        self.gain = packing.gain(workers) if packing else 1.0
+    def __init__(self, runtime: Runtime, cards: Throughput, place: Place) -> None:
+        self.runtime, self.cards, self.known, self.peak = runtime, cards, place.known, place.peak
+        self.workers = place.workers.runtime.worker_count(place.device)
+        packing = place.workers.packing
+        self.gain = packing.gain(self.workers) if packing else 1.0
+        self.process_bytes = self.known.worker_bytes if self.known and not place.on_gpu else 0.0
         self._derived: dict[str, Figures | None] = {}
         self._kinds: dict[str, tuple[Kind, Source]] = {}
 
@@ -56,7 +43,9 @@ class Forecast:
         figures = self.figures(kind)
         if work and figures and not (figures.derived_from and by_cards[1] != UNKNOWN):
             # With others beside it a cell takes longer, and all together less.
-            return figures.cell_seconds(work) * self.workers / self.gain, SCALED if figures.derived_from else CALIBRATED
+            return figures.cell_seconds(
+                work
+            ) * self.workers / self.gain, SCALED if figures.derived_from else CALIBRATED
         if by_cards[1] != UNKNOWN:
             return by_cards
         rate = self.peak.peak(cell.recipe.precision) if self.peak else None
@@ -99,40 +88,3 @@ class Forecast:
             source = source_of(cell, self.runtime)
             self._kinds[key] = Kind.of(cell, source), source
         return self._kinds[key]
-
-
-def packing_of(known: Calibration | None, cells: Iterable[Cell], runtime: Runtime) -> Packing | None:
-    """The packing of the heaviest of these cells' kinds that one was measured for; None without."""
-    if known is None or not known.packings:
-        return None
-    kinds = {}
-    for cell in {json.dumps({**cell.as_dict(), "seed": 0}): cell for cell in cells}.values():
-        kind = Kind.of(cell, source_of(cell, runtime))
-        kinds[kind.key] = kind
-    fitting = [key for key in kinds if key in known.packings and key in known.kinds]
-    heaviest = max(fitting, key=lambda key: known.kinds[key].step_seconds, default=None)
-    return None if heaviest is None else known.packings[heaviest]
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many worker processes there will be, and why."""
-
-    runtime: Runtime  # with their number in it
-    packing: Packing | None
-    why: str
-
-
-def choose_workers(cells: Sequence[Cell], runtime: Runtime, device: str) -> Workers:
-    """``workers=0``: the packing that the calibration of this machine found for such cells, else one a GPU or a core."""
-    known = calibration.read(runtime.store_folder, device)
-    packing = packing_of(known, cells, runtime)
-    if runtime.workers:
-        return Workers(runtime, packing, "as asked for")
-    if packing is None:
-        each = "GPU" if device.startswith("cuda") else "core"
-        why = f"one a {each}; `weightaug calibrate` finds how many are best"
-        return Workers(runtime, None, why)
-    best = packing.best
-    why = f"by the calibration of this machine: {best.gain:.2f} times the cells an hour of one at a time"
-    return Workers(replace(runtime, workers=best.workers), packing, why)

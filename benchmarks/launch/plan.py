@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,10 @@ from rich.table import Table as RichTable
 
 from benchmarks.cell import Cell
 from benchmarks.errors import one_line
-from benchmarks.launch.estimate import UNKNOWN, Throughput, describe, duration, total
+from benchmarks.launch import outlook
+from benchmarks.launch.estimate import PEAK, UNKNOWN, Throughput, describe, duration, total
+from benchmarks.launch.forecast import Forecast
+from benchmarks.launch.place import Place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
 from benchmarks.results.card import Card, DamagedCardError
@@ -34,18 +38,23 @@ class Planned:
     left: float = 1.0  # the share of it that is still to be done
 
 
-def dry_run(request: Request, every_cell: bool) -> int:
-    """Print the plan; ``every_cell``: with each cell's id, state and label. Writes nothing and trains nothing."""
-    runtime, device = request.runtime, request.runtime.resolve_device()
+def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
+    """Print the plan. Writes nothing and trains nothing.
+
+    Args:
+        every_cell: with each cell's id, state and label.
+        on: a known device to plan for (config group ``device``); None: this machine.
+    """
+    place = place_of([request.cells[cell_id] for cell_id in request.asked], request.runtime, on)
+    runtime, device = place.workers.runtime, place.device
     looked = {cell_id: look(request, cell_id) for cell_id in request.cells}
     plan = [looked[cell_id] for cell_id in request.asked]
-    here = hardware(device)
-    cards = [found.card for found in looked.values() if found.card]
-    throughput = Throughput(cards, device, here)
-    told = [throughput.seconds(found.cell)[1] for found in plan if not found.card]
-    if UNKNOWN in told and (runtime.store_folder / "cards").is_dir():
-        throughput = Throughput([*cards, *_cards_of_other_scales(request)], device, here)
     workers = runtime.worker_count(device)
+    throughput = _forecast(request, place, [found.card for found in looked.values() if found.card])
+    told = {throughput.seconds(found.cell)[1] for found in plan if not found.card}
+    if UNKNOWN in told and (runtime.store_folder / "cards").is_dir() and on is None:
+        cards = [found.card for found in looked.values() if found.card]
+        throughput = _forecast(request, place, [*cards, *_cards_of_other_scales(request)])
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH  # rich assumes 80 columns, which breaks the table
@@ -62,16 +71,52 @@ def dry_run(request: Request, every_cell: bool) -> int:
             print(f"{found.cell.id}  {found.state:8}  {found.cell.label}")
         if found.note:
             print(f"{found.state}: {found.cell.label}: {found.note}")
-    left = total((throughput.seconds(found.cell), found.left) for found in plan if not found.card)
-    where = here.get("gpu") if device.startswith("cuda") else f"{here['processor']}, {here['cores']} cores"
-    print(f"store: {runtime.store_folder}; device: {device} ({where}); workers: {workers}")
-    lacking = missing([found.cell for found in plan if not found.card], runtime)
-    if request.table.scale(request.scale).needs_gpu and device == "cpu":
+    waiting = [found for found in plan if not found.card]
+    left = total((throughput.seconds(found.cell), found.left) for found in waiting)
+    print(f"store: {runtime.store_folder}; device: {_where(place)}; workers: {workers} ({place.workers.why})")
+    if place.can_tell and waiting:
+        _print_costs(request, plan, throughput, place, console)
+    lacking = missing([found.cell for found in waiting], runtime)
+    if request.table.scale(request.scale).needs_gpu and not place.on_gpu:
         lacking.insert(0, "a CUDA device (none is used)")
     for problem in lacking:
         print(f"missing: {problem}")
     print(f"time left: {describe(left, workers, device)}")
     return 0
+
+
+def _forecast(request: Request, place: Place, cards: Iterable[Card]) -> Forecast:
+    """What can be told of the cells' times: of a device that is not here the cards say nothing."""
+    here = hardware(place.device) if place.here else {}
+    measured = Throughput(cards if place.here else [], place.device, here)
+    return Forecast(request.runtime, measured, place)
+
+
+def _where(place: Place) -> str:
+    if not place.here:
+        return f"{place.name}, not this machine"
+    here = hardware(place.device)
+    gpu = here.get("gpu") if place.on_gpu else f"{here['processor']}, {here['cores']} cores"
+    return f"{place.device} ({gpu})"
+
+
+def _print_costs(
+    request: Request, plan: list[Planned], forecast: Forecast, place: Place, console: Console
+) -> None:
+    """Hours and memory of each row, what does not fit, disk and packing."""
+    rows = {
+        (panel, row): [(found.cell, found.left) for found in cells if not found.card]
+        for (panel, row), cells in _lines(request, plan).items()
+    }
+    waiting = [found.cell for found in plan if not found.card]
+    console.print(outlook.by_row(rows, forecast, place))
+    named = [(f"{panel}, {row}", cell) for (panel, row), cells in rows.items() for cell, _ in cells]
+    for line in outlook.too_large(named, forecast, place):
+        print(line)
+    print(outlook.layout(forecast, waiting, place))
+    print(outlook.disk(forecast, waiting, place))
+    for line in outlook.explained(place, {forecast.seconds(cell)[1] for cell in waiting}):
+        print(line)
 
 
 def _cards_of_other_scales(request: Request) -> list[Card]:
@@ -111,8 +156,8 @@ def _running(beat: dict[str, Any]) -> str:
     return f"process {beat.get('pid', '?')} on {beat['host']} since {since}, {beat['fraction']:.0%} done"
 
 
-def _by_row(request: Request, plan: list[Planned], throughput: Throughput) -> RichTable:
-    """For each panel and row, how many cells are how far. Rows that share their cells share a line."""
+def _lines(request: Request, plan: list[Planned]) -> dict[tuple[str, str], list[Planned]]:
+    """The cells by panel and row, as they are titled. Rows that share their cells share a line."""
     titles = {row.name: row.title for row in request.table.rows}
     panels = {panel.name: panel.label for panel in request.table.scale(request.scale).panels}
     rows: dict[str, dict[tuple[str, str], None]] = {}
@@ -124,13 +169,19 @@ def _by_row(request: Request, plan: list[Planned], throughput: Throughput) -> Ri
         panel = " / ".join(dict.fromkeys(panels[panel] for panel, _ in places))
         title = " / ".join(dict.fromkeys(titles[row] for _, row in places))
         lines.setdefault((panel, title), []).append(found)
+    return lines
+
+
+def _by_row(request: Request, plan: list[Planned], throughput: Forecast) -> RichTable:
+    """For each panel and row, how many cells are how far."""
     table = RichTable("panel", "row", box=None, header_style="bold")
     for head in ("cells", *STATES, "time left"):
         table.add_column(head, justify="right")
-    for (panel, title), cells in lines.items():
+    for (panel, title), cells in _lines(request, plan).items():
         counts = Counter(found.state for found in cells)
         left = total((throughput.seconds(found.cell), found.left) for found in cells if not found.card)
-        time_left = duration(left.seconds) if not left.unknown else "?"
+        bound = "≥ " if PEAK in left.by_basis else ""
+        time_left = f"{bound}{duration(left.seconds)}" if not left.unknown else "?"
         numbers = [str(counts[state] or "-") for state in STATES]
         table.add_row(panel, title, str(len(cells)), *numbers, time_left if left.by_basis else "-")
     return table

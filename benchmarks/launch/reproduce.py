@@ -28,6 +28,8 @@ def reproduce(request: Request) -> int:
     """Train what is missing, then write the report. Returns 1 if some cell failed, else 0."""
     from benchmarks.launch import workers
     from benchmarks.launch.estimate import Throughput, describe, total
+    from benchmarks.launch.forecast import Forecast
+    from benchmarks.launch.place import place_of
     from benchmarks.launch.progress import Watch
     from benchmarks.launch.report_mirror import mirror_report
     from benchmarks.results.provenance import hardware
@@ -40,19 +42,20 @@ def reproduce(request: Request) -> int:
     }  # sets damaged cards aside: they are run again
     session = uuid.uuid4().hex
     watch = Watch(cells, store, session)
-    workers_here = request.runtime.worker_count(device)
+    place = place_of(cells, request.runtime)
+    runtime = place.workers.runtime
+    workers_here = runtime.worker_count(device)
     throughput = Throughput([card for card in found.values() if card], device, hardware(device))
-    left = total((throughput.seconds(cell), 1.0) for cell in cells if found[cell.id] is None)
+    forecast = Forecast(runtime, throughput, place)
+    left = total((forecast.seconds(cell), 1.0) for cell in cells if found[cell.id] is None)
     note(
         f"{request.table.name} at scale {request.scale}: {len(cells)} cells, {len(watch.done)} finished before; "
-        f"{workers_here} worker(s) on {device}, store {store.folder}; "
+        f"{workers_here} worker(s) on {device} ({place.workers.why}), store {store.folder}; "
         f"expected: {describe(left, workers_here, device)}"
     )
     begun = time.monotonic()
     for _ in range(RESTARTS + 1):
-        processes = workers.start(
-            cells, request.runtime, device, request.table.name, request.command, session
-        )
+        processes = workers.start(cells, runtime, device, request.table.name, request.command, session)
         with workers.attended(processes):
             watch.follow(partial(_any_alive, processes))
             for process in processes:

@@ -183,7 +183,10 @@ class Calibrating:
         counts = [n for n in (1, 2, 4, 8, 16) if n <= min(most, cores())]
         least, longest = WINDOW_SECONDS
         window = self._left(1.0) / (3 * ROUNDS * max(1, len(counts) - 1))
-        window = min(max(window, least, figures.step_seconds * figures.batch / asked.kind.cell.recipe.batch_size), longest)
+        window = min(
+            max(window, least, figures.step_seconds * figures.batch / asked.kind.cell.recipe.batch_size),
+            longest,
+        )
         self.say(f"packing {figures.label}")
 
         def rate(workers: int) -> float:

@@ -42,7 +42,9 @@ class Figures:
     engine: str  # that ran
     flops: float  # of a step on the whole batch
     evaluation_flops: float  # of one image
-    derived_from: str = ""  # the label of the measured kind whose times stand here, in proportion to the FLOPs
+    derived_from: str = (
+        ""  # the label of the measured kind whose times stand here, in proportion to the FLOPs
+    )
 
     def cell_seconds(self, work: Work) -> float:
         """A whole cell by itself."""
@@ -66,9 +68,7 @@ class Calibration:
         """What to derive a kind's times from: of the same method, else of any, the measured one nearest in FLOPs."""
         measured = [kind for kind in self.kinds.values() if not kind.derived_from]
         of_method = [kind for kind in measured if kind.method == method]
-        return min(
-            of_method or measured, key=lambda kind: abs(math.log(kind.flops / flops)), default=None
-        )
+        return min(of_method or measured, key=lambda kind: abs(math.log(kind.flops / flops)), default=None)
 
     def derived(self, kind: Kind, need: Need) -> Figures | None:
         """Figures of a kind that was not measured; None where nothing was."""
@@ -125,7 +125,9 @@ def load(path: Path) -> Calibration | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        warn(f"{path}: no calibration that can be read ({one_line(error)}); `weightaug calibrate` makes it anew")
+        warn(
+            f"{path}: no calibration that can be read ({one_line(error)}); `weightaug calibrate` makes it anew"
+        )
         return None
 
 

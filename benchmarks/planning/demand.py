@@ -40,7 +40,9 @@ class Demand:
     """A method's factors."""
 
     passes: float  # FLOPs of its step in units of a plain forward and backward pass
-    weights: float  # peak bytes that do not grow with the batch, gradients included, over those of the parameters
+    weights: (
+        float  # peak bytes that do not grow with the batch, gradients included, over those of the parameters
+    )
     activations: float  # peak bytes that do, over the activations of one plain pass
 
 

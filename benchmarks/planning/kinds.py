@@ -57,7 +57,9 @@ class Kind:
     def label(self) -> str:
         cell, recipe = self.cell, self.cell.recipe
         precision = "" if recipe.precision == "float32" else f" {recipe.precision}"
-        return f"{cell.method.name} {cell.model.title} {self.shape[-1]} px, batch {recipe.batch_size}{precision}"
+        return (
+            f"{cell.method.name} {cell.model.title} {self.shape[-1]} px, batch {recipe.batch_size}{precision}"
+        )
 
     @property
     def sub_batches(self) -> int:
@@ -100,13 +102,13 @@ def work_of(cell: Cell, source: Source) -> Work | None:
         passes += 3 * evaluation.pgd_steps + 1
     if evaluation.official_was:
         passes += recipe.total_epochs
-    shifted = sum(map(_images, evaluation.shifted))
+    shifted = sum(map(published_images, evaluation.shifted))
     modes = len(getattr(locate(cell.method.target), "modes", ("plain",)))
     steps = steps_per_epoch(train, recipe) * recipe.total_epochs
     return Work(steps, round(modes * (test * passes + shifted)))
 
 
-def _images(name: str) -> int:
+def published_images(name: str) -> int:
     """How many images a published set declares to have."""
     parts = [count for download in file_set(name).downloads for count in download.parts.values()]
     return sum(count for count in parts if isinstance(count, int))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from benchmarks.cell import Recipe
 from benchmarks.data.dataset import Source
-from benchmarks.planning.demand import Demand
-from benchmarks.planning.network import Network
+
+if TYPE_CHECKING:
+    from benchmarks.planning.demand import Demand
+    from benchmarks.planning.network import Network
 
 FLOAT = 4
 """Bytes of a float32, in which weights, gradients and the optimizer's state are kept whatever the precision."""

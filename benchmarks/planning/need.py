@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.planning.demand import demand_of
 from benchmarks.planning.kinds import Kind
 from benchmarks.planning.memory import Memory, compute
 from benchmarks.planning.network import network_of
@@ -27,6 +26,8 @@ _counted: dict[str, Need] = {}
 
 def need_of(kind: Kind) -> Need:
     """Counted once for each kind; nothing is measured."""
+    from benchmarks.planning.demand import demand_of  # with all that trains
+
     key = kind.key
     if key not in _counted:
         network, demand = network_of(kind), demand_of(kind)

@@ -42,15 +42,18 @@ def network_of(kind: Kind) -> Network:
 
 def _build(kind: Kind) -> nn.Module:
     channels, size, _ = kind.shape
-    settings = {"num_classes": kind.classes, "in_channels": channels, "image_size": size}
-    state = torch.get_rng_state()
-    try:
-        with torch.device("meta"):
-            model: nn.Module = kind.cell.model.build(**settings)
-    except Exception:  # a library's model that looks at its own weights while it is built
-        model = kind.cell.model.build(**settings)
-    torch.set_rng_state(state)
-    return model.to("meta")
+
+    def build() -> nn.Module:
+        model = kind.cell.model.build(num_classes=kind.classes, in_channels=channels, image_size=size)
+        assert isinstance(model, nn.Module)
+        return model
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build()
+        except Exception:  # a library's model that looks at its own weights while it is built
+            return build().to("meta")
 
 
 def count_network(model: nn.Module, shape: tuple[int, int, int], precision: str = "float32") -> Network:
@@ -90,4 +93,8 @@ def count_network(model: nn.Module, shape: tuple[int, int, int], precision: str 
 def _family(model: nn.Module) -> str:
     modules = list(model.modules())
     batch_norm = any(isinstance(module, _BatchNorm) for module in modules)
-    return "attention" if not batch_norm and any(isinstance(m, nn.LayerNorm) for m in modules) else "convolutions"
+    return (
+        "attention"
+        if not batch_norm and any(isinstance(m, nn.LayerNorm) for m in modules)
+        else "convolutions"
+    )

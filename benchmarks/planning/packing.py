@@ -68,7 +68,8 @@ def find_packing(counts: Iterable[int], rate: Callable[[int], float]) -> Packing
         level = Level(workers, gain, median(more for _, more in pairs))
         levels.append(level)
         if level.gain < WORTH * best.gain:
-            stopped = f"{workers} at once are not worth it: {level.gain / best.gain:.2f} times the cells of {best.workers}"
+            times = level.gain / best.gain
+            stopped = f"{workers} at once are not worth it: {times:.2f} times the cells of {best.workers}"
             break
         best = level
     if not levels:

@@ -65,7 +65,9 @@ class Worker:
         try:
             answer = self._pipe.recv()
         except EOFError:
-            raise MemoryError("a measuring process was killed, as the system does when memory runs out") from None
+            raise MemoryError(
+                "a measuring process was killed, as the system does when memory runs out"
+            ) from None
         if isinstance(answer, MemoryError | UserError):
             raise answer
         return answer
