@@ -110,7 +110,7 @@ def _one_thread() -> Iterator[None]:
 
 def _count(kind: Kind, family: str) -> Demand:
     base = load([*SMALL_NETWORKS[family], "dataset=synthetic", f"dataset.size={SIZE}", "recipe=one_epoch"])[0]
-    small = Kind(replace(base, method=kind.cell.method), (3, SIZE, SIZE), kind.classes, kind.corruptions)
+    small = Kind(replace(base, method=kind.cell.method), (3, SIZE, SIZE), 10, kind.corruptions)
     network = network_of(small)
     images = max(4, 2 * kind.sub_batches)
     peaks = []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.planning.kinds import Kind
@@ -82,12 +85,23 @@ def count_network(model: nn.Module, shape: tuple[int, int, int], precision: str 
     with (
         saved_tensors_hooks(pack, lambda tensor: tensor),
         FlopCounterMode(display=False) as counter,
+        _FusedAttention(),
     ):
         model(x)
     activations = sum(storage.nbytes() for storage in saved.values())
     return Network(
         parameters, buffers, counter.get_total_flops() // BATCH, activations // BATCH, _family(model)
     )
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as CPUs and GPUs run it, without keeping its matrices; on the meta device torch would keep them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and [t.dim() for t in args] == [4, 4, 4]:
+            return torch.ops.aten._scaled_dot_product_efficient_attention(*args, None, True)[0]
+        return func(*args, **kwargs)
 
 
 def _family(model: nn.Module) -> str:
