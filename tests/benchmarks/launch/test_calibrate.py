@@ -65,8 +65,8 @@ def forecast(runtime: Runtime, *cards: dict) -> Forecast:  # type: ignore[type-a
 
 def test_the_command(weightaug: CommandLine) -> None:
     """Measures for real, in processes of its own; twice, and the second time adds to the first."""
-    args = ("device=cpu", "threads=1", "--seconds", "8", "--only", "seed=0")
-    done = weightaug("calibrate", "damp/figure5", "--scale", "smoke", *args, "--only", "method=sgd,damp")
+    args = ("device=cpu", "threads=1", "--seconds", "5", "--only", "method=sgd,damp")
+    done = weightaug("calibrate", "damp/figure5", "--scale", "smoke", *args)
     assert done.returncode == 0, done.stderr
     assert re.search(
         r"^ (sgd|damp) resnet_tiny 8 px, batch 64 .* measured, eager, batch 64", done.stdout, re.M
@@ -166,7 +166,7 @@ def test_the_plan_for_a_device_that_is_not_here(weightaug: CommandLine) -> None:
     done = weightaug(*arguments, "--on", "v100_16gb")
     assert done.returncode == 0, done.stderr
     assert re.search(
-        r"^ ViT-S/16 +DAMP 1x +>= \d+ +[\d.]+ GB +peak rate +computed", done.stdout, re.MULTILINE
+        r"^ ViT-S/16 +DAMP 1x +>= [\d.]+ +[\d.]+ GB +peak rate +computed", done.stdout, re.MULTILINE
     )
     assert re.search(
         r"^does not fit: ViT-S/16, DAMP 1x: .* devices=\d+ or accumulate=\d+$", done.stdout, re.MULTILINE
