@@ -37,8 +37,9 @@ def calibrate(cells: Sequence[Cell], runtime: Runtime, seconds: float) -> int:
     device = runtime.resolve_device()
     store = Store(runtime.store_folder)
     begun = time.monotonic()
+    calibrating = Calibrating(device, runtime.engine, seconds, note, runtime.threads)
     asked = asked_of((cell, source_of(cell, runtime)) for cell in cells)
-    found = Calibrating(device, runtime.engine, seconds, note, runtime.threads).calibrate(asked)
+    found = calibrating.calibrate(asked)
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH  # rich assumes 80 columns, which breaks the table

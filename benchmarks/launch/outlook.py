@@ -11,7 +11,7 @@ from benchmarks.launch.estimate import CALIBRATED, FLOPS, MEASURED, PEAK, SCALED
 from benchmarks.launch.forecast import Forecast
 from benchmarks.launch.place import Place
 from benchmarks.planning.disk import disk_of
-from benchmarks.planning.memory import Memory, shown
+from benchmarks.planning.memory import PARTS, shown
 
 SHORT = {
     MEASURED: "cards",
@@ -73,19 +73,24 @@ def too_large(cells: Sequence[tuple[str, Cell]], forecast: Forecast, place: Plac
         if taken <= place.memory or row in seen:
             continue
         seen.add(row)
-        memory, most = forecast.memory(cell), max(1, int(cell.method.arguments.get("sub_batches", 1)))
         yield (
             f"does not fit: {row}: {shown(taken)} a cell, {place.name} has {shown(place.memory)}; "
-            f"{_would_fit(memory, place.memory - forecast.process_bytes, most, cell.recipe.batch_size)}"
+            f"{_would_fit(forecast, cell, place)}"
         )
 
 
-def _would_fit(memory: Memory, room: float, sub_batches: int, batch: int) -> str:
+def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
+    """In how many parts of the batch it would; the devices that are here take as many as they can at once."""
+    assert place.memory is not None
+    sub_batches, batch = int(cell.method.arguments.get("sub_batches", 1)), cell.recipe.batch_size
     most = sub_batches if sub_batches > 1 else batch  # a method without sub-batches divides at will
-    parts = memory.parts_that_fit(room, most)
+    parts = forecast.memory(cell).parts_that_fit(place.memory - forecast.process_bytes, most)
     if parts is None:
-        return f"not in parts either, of which there are at most {most}; it takes a larger device"
-    return f"would fit in {parts} parts of {batch // parts} images: devices={parts} or accumulate={parts}"
+        return f"nor do {most} parts of its batch; it takes a larger device"
+    devices = max(n for n in PARTS if n <= min(parts, place.count)) if place.here else parts
+    settings = [f"devices={devices}"] * (devices > 1) + [f"accumulate={parts // devices}"] * (devices < parts)
+    instead = f", or accumulate={parts}" if devices == parts else ""
+    return f"{parts} parts of {batch // parts} images would: {' '.join(settings)}{instead}"
 
 
 def layout(forecast: Forecast, cells: Sequence[Cell], place: Place) -> str:

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -42,7 +43,7 @@ def reproduce(request: Request) -> int:
     }  # sets damaged cards aside: they are run again
     session = uuid.uuid4().hex
     watch = Watch(cells, store, session)
-    place = place_of(cells, request.runtime)
+    place = replace(place_of(cells, request.runtime), peak=None)  # a bound is for plans
     runtime = place.workers.runtime
     workers_here = runtime.worker_count(device)
     throughput = Throughput([card for card in found.values() if card], device, hardware(device))

@@ -192,9 +192,12 @@ class Calibrating:
         def rate(workers: int) -> float:
             self._ready(workers, asked, figures, 2 * ROUNDS * window)
             chosen = self.workers[:workers]
-            for worker in chosen:
-                worker.begin("run", window, self._threads(workers))
-            return sum(worker.end() for worker in chosen)
+            try:
+                for worker in chosen:
+                    worker.begin("run", window, self._threads(workers))
+                return sum(worker.end() for worker in chosen)
+            except (MemoryError, UserError) as error:
+                raise NoMoreError(str(error)) from error
 
         return find_packing(counts, rate)
 

@@ -25,7 +25,8 @@ class Memory:
 
         weights   = 4 P + buffers
         optimizer = 4 P s                  s = 1 for SGD with momentum, 2 for AdamW
-        copies    = 4 P w                  gradients, weight copies, noise; for bf16 2 P more
+        gradients = 4 P
+        copies    = 4 P (w - 1)            weight copies, their gradients, noise; for bf16 2 P more
         batch     = B (a A + 4 C H W)      activations and the images themselves
         images    = C H W (training + test images) where they are held on the device
 
@@ -36,6 +37,7 @@ class Memory:
 
     weights: float
     optimizer: float
+    gradients: float
     copies: float
     batch: float
     images: float = 0.0
@@ -46,7 +48,8 @@ class Memory:
 
     def in_parts(self, parts: int) -> float:
         """With the sub-batches and their copies in so many parts: by device, or one after another."""
-        return self.weights + self.optimizer + self.images + (self.copies + self.batch) / parts
+        whole = self.weights + self.optimizer + self.gradients + self.images
+        return whole + (self.copies + self.batch) / parts
 
     def parts_that_fit(self, room: float, most: int) -> int | None:
         """The fewest parts, at most ``most``, with which it fits into ``room`` bytes; None if none do."""
@@ -62,7 +65,8 @@ def compute(recipe: Recipe, shape: tuple[int, int, int], network: Network, deman
     return Memory(
         weights=weights + network.buffer_bytes,
         optimizer=weights * states,
-        copies=weights * demand.weights + cast,
+        gradients=weights,
+        copies=weights * (demand.weights - 1) + cast,
         batch=recipe.batch_size * (demand.activations * network.activation_bytes + FLOAT * pixels),
     )
 

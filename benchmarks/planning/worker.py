@@ -7,6 +7,7 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,22 +84,20 @@ def _serve(pipe: Connection, device: str, engine: str) -> None:
     from benchmarks.errors import one_line
     from benchmarks.memory import is_out_of_memory
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     processor.keep_memory()
     side = Side(device, engine)
-    pipe.send(resident_bytes())
-    while True:
-        try:
+    answer: Any = resident_bytes()
+    with contextlib.suppress(EOFError, OSError):  # who asked is gone
+        while True:
+            pipe.send(answer)
             what, arguments = pipe.recv()
-        except (EOFError, OSError):
-            return
-        answer: Any
-        try:
-            answer = getattr(side, what)(*arguments)
-        except Exception as error:
-            answer = UserError(f"{type(error).__name__}: {one_line(error)}")
-            if is_out_of_memory(error):
-                answer = MemoryError(one_line(error))
-        pipe.send(answer)
+            try:
+                answer = getattr(side, what)(*arguments)
+            except Exception as error:
+                answer = UserError(f"{type(error).__name__}: {one_line(error)}")
+                if is_out_of_memory(error):
+                    answer = MemoryError(one_line(error))
 
 
 class Side:
@@ -111,8 +110,7 @@ class Side:
 
         self.device, self.engine, self.on_gpu = device, engine, device.startswith("cuda")
         self.trainer: Any = None
-        if self.on_gpu:
-            torch.zeros(1, device=device)  # its context
+        _first_step(device)
 
     def room(self, precision: str) -> tuple[float, float]:
         """Free bytes of the device, and its FLOP/s of a large matrix product in ``precision``."""
@@ -228,6 +226,16 @@ class Side:
             ctypes.CDLL(None).malloc_trim(0)
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
+
+
+def _first_step(device: str) -> None:
+    """A step of a network of one layer: what torch imports and sets up for its first one is no part of a cell's."""
+    import torch
+
+    layer = torch.nn.Conv2d(1, 1, 1, device=device)
+    optimizer = torch.optim.SGD(layer.parameters())
+    layer(torch.zeros(1, 1, 1, 1, device=device)).sum().backward()
+    optimizer.step()
 
 
 def resident_bytes() -> float:

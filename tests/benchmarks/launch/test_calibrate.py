@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import CommandLine
 from planned_cards import card
 
@@ -22,8 +24,10 @@ from benchmarks.planning.calibration import Calibration, Figures
 from benchmarks.planning.kinds import Kind, work_of
 from benchmarks.planning.need import need_of
 from benchmarks.planning.packing import Level, Packing
+from benchmarks.planning.worker import Side
 from benchmarks.results.provenance import hardware
 from benchmarks.runtime import Runtime
+from benchmarks.training.trainer import Trainer
 
 PACKED = Packing((Level(1, 1.0, 5.0), Level(2, 1.25, 6.25)), "made up")
 
@@ -169,7 +173,7 @@ def test_the_plan_for_a_device_that_is_not_here(weightaug: CommandLine) -> None:
         r"^ ViT-S/16 +DAMP 1x +>= [\d.]+ +[\d.]+ GB +peak rate +computed", done.stdout, re.MULTILINE
     )
     assert re.search(
-        r"^does not fit: ViT-S/16, DAMP 1x: .* devices=\d+ or accumulate=\d+$", done.stdout, re.MULTILINE
+        r"^does not fit: ViT-S/16, DAMP 1x: .* devices=\d+, or accumulate=\d+$", done.stdout, re.MULTILINE
     )
     assert "peak rate: a bound, no measurement" in done.stdout
     assert "time left: at least" in done.stdout
@@ -193,3 +197,26 @@ def test_a_bound_is_the_arithmetic_at_the_peak_rate() -> None:
     )
     none = place_of([cell], Runtime(), "v100_16gb")
     assert Forecast(Runtime(), Throughput([], "cuda", {}), none).seconds(tf32) == (0.0, UNKNOWN)
+
+
+def test_a_cell_takes_about_as_long_as_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the processor time of one thread, measured before and after, so that the machine's load says little."""
+    monkeypatch.setattr(Side, "_now", lambda self: time.process_time())
+    monkeypatch.setattr(Side, "_forget", lambda self: None)  # would give memory of the other tests back
+    threads = torch.get_num_threads()
+    for method in ("sgd", "sam"):
+        cell = smoke(f"method={method}", "recipe.epochs=2")
+        source = cell.dataset.build()
+        work = work_of(cell, source)
+        assert work is not None
+        trainer = Trainer(cell, source, source.load(Path()), "cpu")
+        side = Side("cpu", "eager")
+        side.load(Kind.of(cell, source), cell.recipe.batch_size, work.steps, 1)
+        before = side.step_seconds(0.3)
+        begun = time.process_time()
+        trainer.run()
+        taken = time.process_time() - begun
+        told = work.steps * (before + side.step_seconds(0.3)) / 2
+        assert trainer.progress.step == work.steps
+        assert 0.5 < told / taken < 2
+    torch.set_num_threads(threads)

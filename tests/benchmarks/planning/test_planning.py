@@ -151,18 +151,18 @@ def test_half_precision_takes_less() -> None:
 
 
 def test_parts_that_fit() -> None:
-    memory = Memory(weights=10, optimizer=10, copies=40, batch=80, images=5)
-    assert memory.total == 145
-    assert memory.in_parts(4) == 55
-    assert memory.parts_that_fit(145, 8) == 1
-    assert memory.parts_that_fit(60, 8) == 4
-    assert memory.parts_that_fit(60, 2) is None
-    assert memory.parts_that_fit(20, 128) is None
+    memory = Memory(weights=10, optimizer=10, gradients=10, copies=30, batch=90, images=5)
+    assert memory.total == 155
+    assert memory.in_parts(4) == 65
+    assert memory.parts_that_fit(155, 8) == 1
+    assert memory.parts_that_fit(70, 8) == 4
+    assert memory.parts_that_fit(70, 2) is None
+    assert memory.parts_that_fit(35, 128) is None
 
 
 def test_disk_space() -> None:
     source = load(["dataset=imagenet", "dataset.stored_side=256"])[0].dataset.build()
-    memory = [Memory(weights=n, optimizer=2 * n, copies=0, batch=0) for n in (1, 2, 3)]
+    memory = [Memory(weights=n, optimizer=2 * n, gradients=n, copies=0, batch=0) for n in (1, 2, 3)]
     disk = disk_of([(m, source, ["imagenet_a"]) for m in memory], workers=2, keep_weights=True)
     assert (disk.weights, disk.checkpoints) == (6, 2 * 3 * (2 + 3))
     images = source.decoded_bytes()
