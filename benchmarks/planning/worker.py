@@ -104,8 +104,6 @@ class Side:
     """The side of the process that measures; its public methods are what can be asked."""
 
     def __init__(self, device: str, engine: str) -> None:
-        import torch
-
         import benchmarks.training.trainer  # noqa: F401 - a part of the start, not of the first cell
 
         self.device, self.engine, self.on_gpu = device, engine, device.startswith("cuda")

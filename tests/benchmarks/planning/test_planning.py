@@ -124,8 +124,8 @@ def test_living_bytes_are_those_of_tensors_not_of_views() -> None:
 )
 def test_the_memory_of_a_step_is_as_computed(method: str, model: list[str]) -> None:
     """Of other networks, images and batches than those that the method's factors were counted with."""
-    asked = kind(f"method={method}", *model, "dataset=synthetic", "recipe.batch_size=32")
-    source = asked.made_up(32, 1)
+    asked = kind(f"method={method}", *model, "dataset=synthetic", "recipe.batch_size=16")
+    source = asked.made_up(16, 1)
     trainer = Trainer(asked.cell, source, source.load(Path()), "cpu")
     trainer.model.train()
     x, y = next(epoch_batches(trainer.data, asked.cell.recipe, 0, 0))
