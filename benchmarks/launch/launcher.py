@@ -138,3 +138,20 @@ def needed(package: str, extra: str) -> ModuleType:
         raise UserError(
             f"launcher={extra} needs the package {package}: `pip install 'weightaug[{extra}]'` ({error})"
         ) from error
+
+
+def asked_device(runtime: Runtime, gpus: float | None, there: bool) -> tuple[str, float]:
+    """The device of workers on other machines, and how many GPUs each needs.
+
+    Args:
+        gpus: what the person says; None: one, if any.
+        there: whether the machines have GPUs, as far as that is known.
+    """
+    if runtime.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device={runtime.device}: elsewhere each worker sees its own GPUs; use device=cuda")
+    wanted = runtime.device == "cuda" or (runtime.device == "auto" and there and gpus != 0)
+    if wanted and gpus == 0:
+        raise UserError("device=cuda needs launcher.gpus_per_worker above 0")
+    if not wanted and gpus:
+        raise UserError(f"device={runtime.device} uses no GPU here; leave launcher.gpus_per_worker={gpus:g} out")
+    return ("cuda", 1.0 if gpus is None else gpus) if wanted else ("cpu", 0.0)
