@@ -153,5 +153,7 @@ def asked_device(runtime: Runtime, gpus: float | None, there: bool) -> tuple[str
     if wanted and gpus == 0:
         raise UserError("device=cuda needs launcher.gpus_per_worker above 0")
     if not wanted and gpus:
-        raise UserError(f"device={runtime.device} uses no GPU here; leave launcher.gpus_per_worker={gpus:g} out")
+        raise UserError(
+            f"device={runtime.device} uses no GPU here; leave launcher.gpus_per_worker={gpus:g} out"
+        )
     return ("cuda", 1.0 if gpus is None else gpus) if wanted else ("cpu", 0.0)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,10 +29,10 @@ T = TypeVar("T")
 
 
 class Table:
-    """The store of one run of the table, and the command that fills it."""
+    """The store of one run of the table, and the command that fills it, with ``environment``."""
 
-    def __init__(self, folder: Path, record: Record) -> None:
-        self.folder, self.record = folder, record
+    def __init__(self, folder: Path, record: Record, environment: Mapping[str, str] = os.environ) -> None:
+        self.folder, self.record, self.environment = folder, record, environment
         self.command: subprocess.Popen[str] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -41,7 +41,8 @@ class Table:
         self.command = self._start("reproduce", *TABLE, *SETTINGS, *settings)
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
-        return start(self.folder, *arguments, path=plugin_path(self.folder))
+        path = plugin_path(self.folder)
+        return start(self.folder, *arguments, path=path, among=self.environment)
 
     def finish(self) -> str:
         """Wait for the command, which must succeed; what it said to the person."""
@@ -63,7 +64,8 @@ class Table:
 
     def cards(self) -> dict[str, dict[str, Any]]:
         return {
-            path.stem: json.loads(path.read_text()) for path in (self.folder / "runs" / "cards").glob("*.json")
+            path.stem: json.loads(path.read_text())
+            for path in (self.folder / "runs" / "cards").glob("*.json")
         }
 
     def running(self) -> dict[str, dict[str, Any]]:

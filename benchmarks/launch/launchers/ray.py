@@ -91,7 +91,9 @@ class Ray(Launcher):
                 logging_level=logging.WARNING,
             )
         except Exception as error:  # Ray has many for the same
-            raise UserError(f"no Ray cluster at launcher.address={self.address}: {one_line(error)}") from error
+            raise UserError(
+                f"no Ray cluster at launcher.address={self.address}: {one_line(error)}"
+            ) from error
         finally:
             signal.signal(signal.SIGTERM, before)  # Ray puts its own in the place of the command line's
 
@@ -148,6 +150,8 @@ def _live(work: Work) -> None:
         with interruption.handled(signal.SIGINT, signal.SIGTERM):
             work.do()
     except interruption.Interrupted as stop:
-        if stop.exit_code == 128 + signal.SIGTERM:  # its machine goes down: for Ray a death, and no cancelling
+        if (
+            stop.exit_code == 128 + signal.SIGTERM
+        ):  # its machine goes down: for Ray a death, and no cancelling
             os._exit(stop.exit_code)
         raise
