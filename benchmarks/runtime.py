@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.cell import Component
 from benchmarks.errors import UserError, unknown_name
 
 DATA_VARIABLE = "WEIGHTAUG_DATA"
 DEVICES = ("auto", "cpu", "cuda")
 WANDB_MODES = ("online", "offline", "disabled")
 WEIGHTS = ("keep", "drop")
+LOCAL = "benchmarks.launch.launchers.local.Local"
 ENGINES = ("auto", "eager", "compiled", "graph")
 
 
@@ -27,7 +29,10 @@ class Runtime:
     )
     download: bool = False  # whether a missing data set may be downloaded
     wandb: str = "offline"
-    workers: int = 0  # worker processes; 0: one a GPU, or one a CPU core
+    launcher: Component = field(default_factory=lambda: Component("local", LOCAL, {}, {}))
+    workers: int = (
+        0  # worker processes; 0: as many as the launcher has room for, locally one a GPU or a CPU core
+    )
     threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
     engine: str = "auto"  # how training steps are run: auto, eager, compiled or graph
     checkpoint_seconds: float = 60.0
@@ -77,7 +82,12 @@ class Runtime:
         return self.device
 
     def worker_count(self, device: str) -> int:
-        return self.workers or (1 if device.startswith("cuda") else cores())
+        """How many workers there are on this machine; ``cuda`` is all its GPUs, ``cuda:1`` is one."""
+        if self.workers or not device.startswith("cuda"):
+            return self.workers or cores()
+        import torch
+
+        return torch.cuda.device_count() if device == "cuda" else 1
 
     def thread_count(self, device: str) -> int:
         return self.threads or max(1, cores() // self.worker_count(device))

@@ -16,7 +16,6 @@ from benchmarks.launch.estimate import UNKNOWN, Throughput, describe, duration, 
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
 from benchmarks.results.card import Card, DamagedCardError
-from benchmarks.results.provenance import hardware
 from benchmarks.results.store import Store, load_card
 
 STATES = ("finished", "diverged", "running", "failed", "waiting")
@@ -36,16 +35,17 @@ class Planned:
 
 def dry_run(request: Request, every_cell: bool) -> int:
     """Print the plan; ``every_cell``: with each cell's id, state and label. Writes nothing and trains nothing."""
-    runtime, device = request.runtime, request.runtime.resolve_device()
+    runtime, launcher = request.runtime, request.runtime.launcher.build()
+    device = launcher.prepare(runtime)
     looked = {cell_id: look(request, cell_id) for cell_id in request.cells}
     plan = [looked[cell_id] for cell_id in request.asked]
-    here = hardware(device)
+    here = launcher.hardware(device)
     cards = [found.card for found in looked.values() if found.card]
     throughput = Throughput(cards, device, here)
     told = [throughput.seconds(found.cell)[1] for found in plan if not found.card]
     if UNKNOWN in told and (runtime.store_folder / "cards").is_dir():
         throughput = Throughput([*cards, *_cards_of_other_scales(request)], device, here)
-    workers = runtime.worker_count(device)
+    workers = launcher.worker_count(runtime, device, sum(not found.card for found in plan))
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH  # rich assumes 80 columns, which breaks the table
@@ -63,7 +63,8 @@ def dry_run(request: Request, every_cell: bool) -> int:
         if found.note:
             print(f"{found.state}: {found.cell.label}: {found.note}")
     left = total((throughput.seconds(found.cell), found.left) for found in plan if not found.card)
-    where = here.get("gpu") if device.startswith("cuda") else f"{here['processor']}, {here['cores']} cores"
+    where = f"{here['processor']}, {here['cores']} cores" if here else f"of launcher={runtime.launcher.name}"
+    where = here.get("gpu", where)
     print(f"store: {runtime.store_folder}; device: {device} ({where}); workers: {workers}")
     lacking = missing([found.cell for found in plan if not found.card], runtime)
     if request.table.scale(request.scale).needs_gpu and device == "cpu":
