@@ -17,7 +17,8 @@ from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
 from benchmarks.results.card import Card, DamagedCardError
 from benchmarks.results.provenance import hardware
-from benchmarks.results.store import Store, load_card
+from benchmarks.results.reading import load_card
+from benchmarks.results.store import Store
 
 STATES = ("finished", "diverged", "running", "failed", "waiting")
 WIDTH = 120

@@ -14,7 +14,8 @@ from pathlib import Path
 from benchmarks.errors import UserError
 from benchmarks.launch.request import Place, Request
 from benchmarks.results.card import Card
-from benchmarks.results.store import Store, read_card
+from benchmarks.results.reading import read_card
+from benchmarks.results.store import Store
 from benchmarks.terminal import note, warn
 
 __all__ = ["Request", "report", "reproduce"]
@@ -33,11 +34,12 @@ def reproduce(request: Request) -> int:
     from benchmarks.results.provenance import hardware
 
     device = _check(request)
-    store = Store(request.runtime.store_folder)
+    store = Store.of(request.runtime)
     cells = [request.cells[cell_id] for cell_id in request.asked]
     found = {
         cell.id: store.read(cell.id, cell) for cell in cells
     }  # sets damaged cards aside: they are run again
+    store.forgive({cell.id for cell in cells})  # who gives the command again wants them to be tried again
     session = uuid.uuid4().hex
     watch = Watch(cells, store, session)
     workers_here = request.runtime.worker_count(device)
