@@ -107,8 +107,8 @@ class Ray(Launcher):
         self._connect()
         import ray
 
-        asked = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": self.retries}
-        worker = ray.remote(**asked, name=f"weightaug {work.group}")(_live)
+        asked: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": self.retries}
+        worker = ray.remote(_live).options(**asked, name=f"weightaug {work.group}")
         self._tasks = [worker.remote(work.elsewhere()) for _ in range(count)]
 
     def alive(self) -> bool:
