@@ -107,8 +107,8 @@ class Ray(Launcher):
         self._connect()
         import ray
 
-        asked: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": self.retries}
-        worker = ray.remote(_live).options(**asked, name=f"weightaug {work.group}")
+        once: Any = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus or 0, max_retries=self.retries)
+        worker = once(_live).options(name=f"weightaug {work.group}")
         self._tasks = [worker.remote(work.elsewhere()) for _ in range(count)]
 
     def alive(self) -> bool:
