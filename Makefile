@@ -15,7 +15,7 @@ READY   := $(VENV)/.ready
 OPTIONS := --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) device=$(DEVICE)
 TABLES  := table1 table2 table3 figure3 figure4 figure5 figure6 figure7 accuracy flops
 
-.PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report compare wandb-sync test lint regress bench clean
+.PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report compare wandb-sync test lint regress bench prove-ray prove-slurm clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -63,6 +63,12 @@ bench: $(READY)  ## step time of each method relative to a hand-written loop, an
 	@$(BIN)/python -m pytest benchmarks/speed --benchmark-only --benchmark-columns=median,iqr,rounds
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	  then PYTHON=$(BIN)/python benchmarks/speed/gpu.sh; else $(BIN)/python -m benchmarks.speed.report --measure cpu; fi
+
+prove-ray: $(READY)  ## a table on a real Ray cluster that loses a node: its cards are those of an undisturbed run
+	@RECORDS=docs/engines $(BIN)/python -m pytest tests/engines/test_ray.py
+
+prove-slurm: $(READY)  ## the same on a real Slurm (Debian: apt install slurm-wlm) whose jobs are preempted
+	@RECORDS=docs/engines $(BIN)/python -m pytest tests/engines/prove_slurm.py
 
 clean:  ## remove .venv and caches; keeps runs and reports
 	@rm -rf $(VENV) build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -31,7 +31,8 @@ from benchmarks.typed import build, read_yaml
 
 COMPONENTS = ("method", "model", "dataset")
 SETTINGS = {"recipe": Recipe, "evaluation": Evaluation}
-GROUPS = (*COMPONENTS, *SETTINGS)
+LAUNCHER = "launcher"
+GROUPS = (*COMPONENTS, *SETTINGS, LAUNCHER)
 PLAIN = ("protocol", "scale", "seed")
 SCALARS = (int, float, bool, str)
 CONTEXT = {
@@ -55,6 +56,7 @@ def load(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
     runtime: dict[str, Any] = {}
     for key, value in values:
         _set(parts, runtime, key, value)
+    runtime[LAUNCHER] = _component(LAUNCHER, parts[LAUNCHER])
     machine = build(Runtime, runtime, "runtime settings")
     return _cell(parts, machine), machine
 
@@ -113,7 +115,7 @@ def _parse(text: str) -> tuple[str, Any]:
 
 
 _composed: dict[tuple[str, str], dict[str, Any]] = {}
-"""What the files say for an entry of a group, of COMPONENTS with its ``name``; by group and name."""
+"""What the files say for an entry of a group, but for SETTINGS with its ``name``; by group and name."""
 
 
 @cache
@@ -149,7 +151,7 @@ def _compose(chosen: Sequence[tuple[str, str]]) -> None:
             raise UserError(f"{group}={entry.name}: {one_line(error)}") from error
         for key in registry.ABOUT:
             part.pop(key, None)
-        if group in COMPONENTS:
+        if group not in SETTINGS:
             part["name"] = name
         if entry.name != name:  # torchvision/<name>, timm/<name>
             part["architecture"] = name
@@ -234,14 +236,20 @@ def _cell(parts: dict[str, Any], runtime: Runtime | None = None) -> Cell:
         typed[group] = build(kind, parts[group], group)
         typed[group].check()
     for group in COMPONENTS:
-        kind = _kind(group, parts[group])
-        values = {key: value for key, value in parts[group].items() if key not in ("name", "_target_")}
-        arguments = dataclasses.asdict(build(kind, values, group))
-        defaults = dataclasses.asdict(kind())
-        changed = {key: value for key, value in arguments.items() if value != defaults[key]}
-        describe = getattr(registry.locate(parts[group]["_target_"]), "content", None)
-        content = {}
+        typed[group] = component = _component(group, parts[group])
+        describe = getattr(registry.locate(component.target), "content", None)
         if group == "dataset" and describe and runtime:
-            content = describe(runtime.cache_folder, **arguments)
-        typed[group] = Component(parts[group]["name"], parts[group]["_target_"], arguments, changed, content)
+            typed[group] = dataclasses.replace(
+                component, content=describe(runtime.cache_folder, **component.arguments)
+            )
     return build(Cell, typed, "cell")
+
+
+def _component(group: str, part: dict[str, Any]) -> Component:
+    """The typed entry of a group: its settings checked against the signature of its ``_target_``."""
+    kind = _kind(group, part)
+    values = {key: value for key, value in part.items() if key not in ("name", "_target_")}
+    arguments = dataclasses.asdict(build(kind, values, group))
+    defaults = dataclasses.asdict(kind())
+    changed = {key: value for key, value in arguments.items() if value != defaults[key]}
+    return Component(part["name"], part["_target_"], arguments, changed)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.cell import Component
 from benchmarks.errors import UserError, unknown_name
 
 DATA_VARIABLE = "WEIGHTAUG_DATA"
 DEVICES = ("auto", "cpu", "cuda")
 WANDB_MODES = ("online", "offline", "disabled")
 WEIGHTS = ("keep", "drop")
+LOCAL = "benchmarks.launch.launchers.local.Local"
+MIXED_VERSIONS = ("refuse", "allow")
+LEAST_LEASE = 5.0
 ENGINES = ("auto", "eager", "compiled", "graph")
 
 
@@ -27,10 +31,16 @@ class Runtime:
     )
     download: bool = False  # whether a missing data set may be downloaded
     wandb: str = "offline"
-    workers: int = 0  # worker processes; 0: one a GPU, or one a CPU core
+    launcher: Component = field(default_factory=lambda: Component("local", LOCAL, {}, {}))
+    workers: int = (
+        0  # worker processes; 0: as many as the launcher has room for, locally one a GPU or a CPU core
+    )
     threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
     engine: str = "auto"  # how training steps are run: auto, eager, compiled or graph
     checkpoint_seconds: float = 60.0
+    retries: int = 2  # how often a cell that has failed is tried again before it is given up
+    lease_seconds: float = 60.0  # a worker that gives no sign of life for so long loses its cell to another
+    mixed_versions: str = "refuse"  # what if other code is filling the same store: refuse or allow
     weights: str = "keep"  # whether the store keeps the trained weights: keep or drop
 
     def __post_init__(self) -> None:
@@ -38,6 +48,12 @@ class Runtime:
             raise unknown_name("value of wandb", self.wandb, WANDB_MODES)
         if self.weights not in WEIGHTS:
             raise unknown_name("value of weights", self.weights, WEIGHTS)
+        if self.mixed_versions not in MIXED_VERSIONS:
+            raise unknown_name("value of mixed_versions", self.mixed_versions, MIXED_VERSIONS)
+        if self.retries < 0:
+            raise UserError("retries must not be negative (0: each cell is tried once)")
+        if not self.lease_seconds >= LEAST_LEASE:
+            raise UserError(f"lease_seconds must be {LEAST_LEASE:.0f} or more, for slow servers")
         if self.engine not in ENGINES:
             raise unknown_name("value of engine", self.engine, ENGINES)
         if self.device.partition(":")[0] not in DEVICES:
@@ -77,7 +93,12 @@ class Runtime:
         return self.device
 
     def worker_count(self, device: str) -> int:
-        return self.workers or (1 if device.startswith("cuda") else cores())
+        """How many workers there are on this machine; ``cuda`` is all its GPUs, ``cuda:1`` is one."""
+        if self.workers or not device.startswith("cuda"):
+            return self.workers or cores()
+        import torch
+
+        return torch.cuda.device_count() if device == "cuda" else 1
 
     def thread_count(self, device: str) -> int:
         return self.threads or max(1, cores() // self.worker_count(device))

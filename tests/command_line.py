@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,14 @@ def plugin_path(folder: Path) -> str:
     return os.pathsep.join([str(folder / "site"), str(PLUGIN), str(ROOT)])
 
 
-def start(folder: Path, *arguments: str, path: str | None = None) -> subprocess.Popen[str]:
-    """The command line as a process of its own in ``folder``; ``path`` is its PYTHONPATH."""
+def start(
+    folder: Path, *arguments: str, path: str | None = None, among: Mapping[str, str] = os.environ
+) -> subprocess.Popen[str]:
+    """The command line as a process of its own in ``folder``; ``path`` is its PYTHONPATH, ``among`` the rest."""
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.cli", *arguments],
         cwd=folder,
-        env=environment(path),
+        env=environment(path, among),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -37,8 +39,8 @@ def start(folder: Path, *arguments: str, path: str | None = None) -> subprocess.
 CommandLine = Callable[..., "Done"]
 
 
-def environment(path: str | None = None) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": path or str(ROOT), "WANDB_SILENT": "true"}
+def environment(path: str | None = None, among: Mapping[str, str] = os.environ) -> dict[str, str]:
+    return {**among, "PYTHONPATH": path or str(ROOT), "WANDB_SILENT": "true"}
 
 
 @dataclass(frozen=True)

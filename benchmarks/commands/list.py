@@ -14,6 +14,7 @@ LISTS = {
     "evaluations": "evaluation",
     "tables": "table",
     "devices": "device",
+    "launchers": "launcher",
 }
 HELP = "what is registered: " + ", ".join(LISTS)
 

@@ -102,8 +102,8 @@ def _kind(config: Mapping[str, Any]) -> tuple[str, str, str, int]:
     )
 
 
-def describe(left: Estimate, workers: int, device: str) -> str:
-    """The time left in words, with where that is known from."""
+def describe(left: Estimate, workers: int, device: str, gpus: int | None = None) -> str:
+    """The time left in words, with where that is known from. ``gpus``: of all workers; None: one each."""
     told = sum(left.by_basis.values()) - left.unknown
     if not left.by_basis:
         return "nothing is left to train"
@@ -114,7 +114,7 @@ def describe(left: Estimate, workers: int, device: str) -> str:
     bound = "at least" if PEAK in left.by_basis else "about"
     text = f"{bound} {duration(seconds)} with {workers} worker(s)"
     if device.startswith("cuda"):
-        text += f", {seconds / 3600:.2f} GPU hours"
+        text += f", {seconds * (gpus or workers) / 3600:.2f} GPU hours"
     bases = ", ".join(f"{number} from {basis}" for basis, number in left.by_basis.items() if basis != UNKNOWN)
     return f"{text} (cells told: {bases})" + (f"; not counted: {unknown}" if left.unknown else "")
 

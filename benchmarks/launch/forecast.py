@@ -26,9 +26,8 @@ class Forecast:
 
     def __init__(self, runtime: Runtime, cards: Throughput, place: Place) -> None:
         self.runtime, self.cards, self.known, self.peak = runtime, cards, place.known, place.peak
-        self.workers = place.workers.runtime.worker_count(place.device)
-        packing = place.workers.packing
-        self.gain = packing.gain(self.workers) if packing else 1.0
+        self.at_once = place.at_once
+        self.gain = place.packing.gain(self.at_once) if place.packing else 1.0
         self.process_bytes = self.known.worker_bytes if self.known and not place.on_gpu else 0.0
         self._derived: dict[str, Figures | None] = {}
         self._kinds: dict[str, tuple[Kind, Source]] = {}
@@ -45,7 +44,7 @@ class Forecast:
             # With others beside it a cell takes longer, and all together less.
             return figures.cell_seconds(
                 work
-            ) * self.workers / self.gain, SCALED if figures.derived_from else CALIBRATED
+            ) * self.at_once / self.gain, SCALED if figures.derived_from else CALIBRATED
         if by_cards[1] != UNKNOWN:
             return by_cards
         rate = self.peak.peak(cell.recipe.precision) if self.peak else None
@@ -53,7 +52,7 @@ class Forecast:
             return 0.0, UNKNOWN
         need = need_of(kind)
         flops = work.steps * need.step_flops + work.evaluated * need.image_flops
-        return flops / rate * self.workers, PEAK
+        return flops / rate * self.at_once, PEAK
 
     def figures(self, kind: Kind) -> Figures | None:
         """The calibration's for the kind, derived where it has others alone."""

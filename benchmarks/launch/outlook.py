@@ -41,7 +41,7 @@ def by_row(
         left = total((forecast.seconds(cell), share) for cell, share in cells)
         needs = [need(forecast, cell) for cell, _ in cells]
         bases = " and ".join(dict.fromkeys(SHORT[basis] for basis in left.by_basis))
-        took = f"{'>= ' if PEAK in left.by_basis else ''}{left.seconds / forecast.workers / 3600:.3g}"
+        took = f"{'>= ' if PEAK in left.by_basis else ''}{left.seconds / place.at_once / 3600:.3g}"
         told = left.unknown < sum(left.by_basis.values())
         most, source = max(needs, key=lambda pair: pair[0], default=(0.0, "-"))
         table.add_row(
@@ -87,7 +87,8 @@ def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
     parts = forecast.memory(cell).parts_that_fit(place.memory - forecast.process_bytes, most)
     if parts is None:
         return f"nor do {most} parts of its batch; it takes a larger device"
-    devices = max(n for n in PARTS if n <= min(parts, place.count)) if place.here else parts
+    here = place.count if place.hardware and place.count else parts
+    devices = max(n for n in PARTS if n <= min(parts, here))
     settings = [f"devices={devices}"] * (devices > 1) + [f"accumulate={parts // devices}"] * (devices < parts)
     instead = f", or accumulate={parts}" if devices == parts else ""
     return f"{parts} parts of {batch // parts} images would: {' '.join(settings)}{instead}"
@@ -95,8 +96,7 @@ def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
 
 def layout(forecast: Forecast, cells: Sequence[Cell], place: Place) -> str:
     """How many cells at once on how many devices is cheapest, by what is known."""
-    workers = place.workers.runtime.worker_count(place.device)
-    devices = f"{place.count} x {place.name}" if place.on_gpu else place.name
+    workers, devices = place.at_once, f"{place.count} x {place.name}" if place.on_gpu else place.name
     each = f"{workers} cell(s) at once on {'each' if place.on_gpu else 'them'}"
     taken = max((need(forecast, cell)[0] for cell in cells), default=0.0)
     room = ""
@@ -104,15 +104,13 @@ def layout(forecast: Forecast, cells: Sequence[Cell], place: Place) -> str:
         fitting = int(place.memory // taken)
         if 0 < fitting < workers:
             room = f"; the largest take {shown(taken)} each, of which {fitting} fit: workers={fitting}"
-    return f"cheapest packing: {devices}, {each} ({place.workers.why}){room}"
+    return f"cheapest packing: {devices}, {each} ({place.why}){room}"
 
 
 def disk(forecast: Forecast, cells: Sequence[Cell], place: Place) -> str:
     """What the cells will take of the disk."""
-    runtime = place.workers.runtime
-    workers = runtime.worker_count(place.device) * place.count
     kinds = [(forecast.memory(cell), forecast.kind(cell)[1], cell.evaluation.shifted) for cell in cells]
-    taken = disk_of(kinds, workers, runtime.weights == "keep")
+    taken = disk_of(kinds, place.workers, forecast.runtime.weights == "keep")
     parts = {"weights": taken.weights, "checkpoints meanwhile": taken.checkpoints}
     if taken.decoded:
         parts["decoded images"] = taken.decoded

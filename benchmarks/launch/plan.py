@@ -16,12 +16,13 @@ from benchmarks.errors import one_line
 from benchmarks.launch import outlook
 from benchmarks.launch.estimate import PEAK, UNKNOWN, Throughput, describe, duration, total
 from benchmarks.launch.forecast import Forecast
-from benchmarks.launch.place import Place, place_of
+from benchmarks.launch.place import Place, known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
 from benchmarks.results.card import Card, DamagedCardError
-from benchmarks.results.provenance import hardware
-from benchmarks.results.store import Store, load_card
+from benchmarks.results.reading import load_card
+from benchmarks.results.store import Store
+from benchmarks.runtime import Runtime
 
 STATES = ("finished", "diverged", "running", "failed", "waiting")
 WIDTH = 120
@@ -43,18 +44,21 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
 
     Args:
         every_cell: with each cell's id, state and label.
-        on: a known device to plan for (config group ``device``); None: this machine.
+        on: a known device to plan for (config group ``device``); None: what the launcher has.
     """
-    place = place_of([request.cells[cell_id] for cell_id in request.asked], request.runtime, on)
-    runtime, device = place.workers.runtime, place.device
+    runtime = request.runtime
     looked = {cell_id: look(request, cell_id) for cell_id in request.cells}
     plan = [looked[cell_id] for cell_id in request.asked]
-    workers = runtime.worker_count(device)
-    throughput = _forecast(request, place, [found.card for found in looked.values() if found.card])
-    told = {throughput.seconds(found.cell)[1] for found in plan if not found.card}
-    if UNKNOWN in told and (runtime.store_folder / "cards").is_dir() and on is None:
-        cards = [found.card for found in looked.values() if found.card]
-        throughput = _forecast(request, place, [*cards, *_cards_of_other_scales(request)])
+    waiting = [found for found in plan if not found.card]
+    place = (
+        known_place(runtime, on) if on else place_of([found.cell for found in plan], runtime, len(waiting))
+    )
+    workers = place.workers
+    cards = [found.card for found in looked.values() if found.card]
+    throughput = _forecast(runtime, place, cards)
+    told = {throughput.seconds(found.cell)[1] for found in waiting}
+    if UNKNOWN in told and (runtime.store_folder / "cards").is_dir() and place.hardware:
+        throughput = _forecast(runtime, place, [*cards, *_cards_of_other_scales(request)])
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH  # rich assumes 80 columns, which breaks the table
@@ -71,9 +75,8 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
             print(f"{found.cell.id}  {found.state:8}  {found.cell.label}")
         if found.note:
             print(f"{found.state}: {found.cell.label}: {found.note}")
-    waiting = [found for found in plan if not found.card]
     left = total((throughput.seconds(found.cell), found.left) for found in waiting)
-    print(f"store: {runtime.store_folder}; device: {_where(place)}; workers: {workers} ({place.workers.why})")
+    print(f"store: {runtime.store_folder}; device: {place.label}; workers: {workers} ({place.why})")
     if place.can_tell and waiting:
         _print_costs(request, plan, throughput, place, console)
     lacking = missing([found.cell for found in waiting], runtime)
@@ -81,23 +84,13 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
         lacking.insert(0, "a CUDA device (none is used)")
     for problem in lacking:
         print(f"missing: {problem}")
-    print(f"time left: {describe(left, workers, device)}")
+    print(f"time left: {describe(left, workers, place.device, place.count)}")
     return 0
 
 
-def _forecast(request: Request, place: Place, cards: Iterable[Card]) -> Forecast:
-    """What can be told of the cells' times: of a device that is not here the cards say nothing."""
-    here = hardware(place.device) if place.here else {}
-    measured = Throughput(cards if place.here else [], place.device, here)
-    return Forecast(request.runtime, measured, place)
-
-
-def _where(place: Place) -> str:
-    if not place.here:
-        return f"{place.name}, not this machine"
-    here = hardware(place.device)
-    gpu = here.get("gpu") if place.on_gpu else f"{here['processor']}, {here['cores']} cores"
-    return f"{place.device} ({gpu})"
+def _forecast(runtime: Runtime, place: Place, cards: Iterable[Card]) -> Forecast:
+    """What can be told of the cells' times: of a device that is not known here the cards say nothing."""
+    return Forecast(runtime, Throughput(cards if place.hardware else [], place.device, place.hardware), place)
 
 
 def _print_costs(

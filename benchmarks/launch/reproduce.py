@@ -4,67 +4,76 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.errors import UserError
 from benchmarks.launch.request import Place, Request
 from benchmarks.results.card import Card
-from benchmarks.results.store import Store, read_card
+from benchmarks.results.reading import read_card
+from benchmarks.results.store import Store
 from benchmarks.terminal import note, warn
+
+if TYPE_CHECKING:
+    from benchmarks.launch.launcher import Launcher
 
 __all__ = ["Request", "report", "reproduce"]
 
 WIDTH = 120
-RESTARTS = 2
 CARD_NAME = re.compile(r"[0-9a-f]{16}\.json")
 
 
 def reproduce(request: Request) -> int:
     """Train what is missing, then write the report. Returns 1 if some cell failed, else 0."""
-    from benchmarks.launch import workers
     from benchmarks.launch.estimate import Throughput, describe, total
     from benchmarks.launch.forecast import Forecast
+    from benchmarks.launch.launcher import Work, attended
     from benchmarks.launch.place import place_of
     from benchmarks.launch.progress import Watch
     from benchmarks.launch.report_mirror import mirror_report
-    from benchmarks.results.provenance import hardware
 
-    device = _check(request)
-    store = Store(request.runtime.store_folder)
+    runtime, table = request.runtime, request.table.name
+    launcher = runtime.launcher.build()
+    device = _check(request, launcher)
+    store = Store.of(runtime)
     cells = [request.cells[cell_id] for cell_id in request.asked]
     found = {
         cell.id: store.read(cell.id, cell) for cell in cells
     }  # sets damaged cards aside: they are run again
+    store.forgive({cell.id for cell in cells})  # who gives the command again wants them to be tried again
     session = uuid.uuid4().hex
     watch = Watch(cells, store, session)
-    place = replace(place_of(cells, request.runtime), peak=None)  # a bound is for plans
-    runtime = place.workers.runtime
-    workers_here = runtime.worker_count(device)
-    throughput = Throughput([card for card in found.values() if card], device, hardware(device))
-    forecast = Forecast(runtime, throughput, place)
+    place = place_of(cells, runtime, len(cells) - len(watch.done), launcher, device)
+    count = place.workers
+    throughput = Throughput([card for card in found.values() if card], device, place.hardware)
+    forecast = Forecast(runtime, throughput, replace(place, peak=None))  # a bound is for plans
     left = total((forecast.seconds(cell), 1.0) for cell in cells if found[cell.id] is None)
     note(
-        f"{request.table.name} at scale {request.scale}: {len(cells)} cells, {len(watch.done)} finished before; "
-        f"{workers_here} worker(s) on {device} ({place.workers.why}), store {store.folder}; "
-        f"expected: {describe(left, workers_here, device)}"
+        f"{table} at scale {request.scale}: {len(cells)} cells, {len(watch.done)} finished before; "
+        f"{count} worker(s) on {device} ({place.why}), store {store.folder}; "
+        f"expected: {describe(left, count, device, place.count)}"
     )
     begun = time.monotonic()
-    for _ in range(RESTARTS + 1):
-        processes = workers.start(cells, runtime, device, request.table.name, request.command, session)
-        with workers.attended(processes):
-            watch.follow(partial(_any_alive, processes))
-            for process in processes:
-                process.join()
-        if len(watch.done) + len(watch.failed) == len(cells):
+    work = Work(tuple(cells), runtime, device, place.threads, table, request.command, session)
+    for attempt in range(launcher.restarts + 1):
+        waiting = len(cells) - len(watch.done) - len(watch.failed)
+        if not waiting:
             break
-        codes = ", ".join(sorted({str(process.exitcode) for process in processes}))
-        note(f"workers ended with cells left to do (exit codes {codes}); starting new ones")
+        if attempt:
+            note("starting new workers")
+        with attended(launcher):
+            launcher.start(work, min(count, waiting))
+            if not launcher.wait:
+                note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")
+                return 0
+            watch.follow(launcher.alive)
+        if len(watch.done) + len(watch.failed) < len(cells):
+            note(f"workers ended with cells left to do: {launcher.ended()}")
     note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
     cards = request.cards(store.read)
     if any(cards.values()):
@@ -77,10 +86,6 @@ def reproduce(request: Request) -> int:
     if missing:
         note(f"{missing} cells are missing from the report; run the same command again to try them once more")
     return 1 if missing else 0
-
-
-def _any_alive(processes: Sequence[BaseProcess]) -> bool:
-    return any(process.is_alive() for process in processes)
 
 
 def report(request: Request, folder: str | None) -> int:
@@ -106,12 +111,12 @@ def _name_strangers(folder: Path) -> None:
             warn(f"{path}: left out, for a card's file is named after its cell, 16 hexadecimal digits")
 
 
-def _check(request: Request) -> str:
-    """Whether the request can run here; one error that names all that is missing. Returns the device."""
+def _check(request: Request, launcher: Launcher) -> str:
+    """Whether the request can run; one error that names all that is missing. Returns the workers' device."""
     from benchmarks.launch.run_cell import preflight
 
     problems = []
-    device = request.runtime.resolve_device()
+    device = launcher.prepare(request.runtime)
     if request.table.scale(request.scale).needs_gpu and device == "cpu":
         problems.append("a CUDA device (none is used)")
     asked = [request.cells[cell_id] for cell_id in request.asked]

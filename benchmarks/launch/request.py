@@ -111,7 +111,7 @@ class Request:
 
 def _changes(overrides: Sequence[str], scale: str) -> list[str]:
     """Those overrides that change what the cells are; what a row, a panel or a seed is called must stay true."""
-    changes = [text for text in overrides if text.partition("=")[0] not in RUNTIME_KEYS]
+    changes = [text for text in overrides if text.partition("=")[0].partition(".")[0] not in RUNTIME_KEYS]
     for text in changes:
         key = text.partition("=")[0]
         if key in NAMED_BY_TABLE:

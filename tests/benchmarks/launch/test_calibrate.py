@@ -17,7 +17,7 @@ from benchmarks.cell import Cell
 from benchmarks.config import load
 from benchmarks.launch.estimate import CALIBRATED, FLOPS, MEASURED, PEAK, SCALED, UNKNOWN, Throughput
 from benchmarks.launch.forecast import Forecast
-from benchmarks.launch.place import Place, choose_workers, place_of
+from benchmarks.launch.place import known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.planning import calibration
 from benchmarks.planning.calibration import Calibration, Figures
@@ -26,7 +26,7 @@ from benchmarks.planning.need import need_of
 from benchmarks.planning.packing import Level, Packing
 from benchmarks.planning.worker import Side
 from benchmarks.results.provenance import hardware
-from benchmarks.runtime import Runtime
+from benchmarks.runtime import Runtime, cores
 from benchmarks.training.trainer import Trainer
 
 PACKED = Packing((Level(1, 1.0, 5.0), Level(2, 1.25, 6.25)), "made up")
@@ -63,7 +63,7 @@ def smoke(*overrides: str) -> Cell:
 
 
 def forecast(runtime: Runtime, *cards: dict) -> Forecast:  # type: ignore[type-arg]
-    place = place_of([smoke("method=damp")], runtime)
+    place = place_of([smoke("method=damp")], runtime, 1)
     return Forecast(runtime, Throughput(cards, "cpu", hardware("cpu")), place)
 
 
@@ -112,17 +112,16 @@ def test_what_is_kept_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_workers_follow_the_calibration(tmp_path: Path) -> None:
     cell, runtime = smoke("method=damp"), Runtime(device="cpu", store=str(tmp_path))
-    before = choose_workers([cell], runtime, "cpu")
-    assert before.runtime == runtime
+    before = place_of([cell], runtime, 9)
+    assert before.workers == cores()
     assert "one a core" in before.why
     calibration.keep(tmp_path, "cpu", made_up(cell))
-    chosen = choose_workers([cell], runtime, "cpu")
-    assert chosen.runtime.workers == 2
+    chosen = place_of([cell], runtime, 9)
+    assert (chosen.workers, chosen.at_once, chosen.threads) == (2, 2, max(1, cores() // 2))
     assert "1.25 times the cells an hour" in chosen.why
-    asked = choose_workers([cell], replace(runtime, workers=1), "cpu")
-    assert asked.runtime.workers == 1
-    assert asked.why == "as asked for"
-    assert choose_workers([smoke("method=sam")], runtime, "cpu").packing is None  # of no such cell
+    asked = place_of([cell], replace(runtime, workers=1), 9)
+    assert (asked.workers, asked.why) == (1, "as asked for")
+    assert place_of([smoke("method=sam")], runtime, 9).packing is None  # of no such cell
 
 
 def test_times_by_calibration(tmp_path: Path) -> None:
@@ -186,7 +185,7 @@ def test_the_plan_for_a_device_that_is_not_here(weightaug: CommandLine) -> None:
 
 def test_a_bound_is_the_arithmetic_at_the_peak_rate() -> None:
     cell = load(["dataset=imagenet_damp", "model=resnet50", "recipe=resnet_imagenet", "evaluation=clean"])[0]
-    place: Place = place_of([cell], Runtime(), "a100_80gb")
+    place = known_place(Runtime(), "a100_80gb")
     seconds, basis = Forecast(Runtime(), Throughput([], "cuda", {}), place).seconds(cell)
     assert basis == PEAK
     flops = 8.18e9 * (3 * 1_280_000 * cell.recipe.total_epochs + 50_000)  # 4.09 GMACs an image
@@ -195,7 +194,7 @@ def test_a_bound_is_the_arithmetic_at_the_peak_rate() -> None:
     assert Forecast(Runtime(), Throughput([], "cuda", {}), place).seconds(tf32)[0] == pytest.approx(
         seconds / 8
     )
-    none = place_of([cell], Runtime(), "v100_16gb")
+    none = known_place(Runtime(), "v100_16gb")
     assert Forecast(Runtime(), Throughput([], "cuda", {}), none).seconds(tf32) == (0.0, UNKNOWN)
 
 

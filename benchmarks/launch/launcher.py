@@ -1,0 +1,159 @@
+"""Who starts the workers of a table: processes here, jobs of Slurm, tasks of Ray.
+
+A launcher is one class and one config in ``configs/launcher``, whose keys are the arguments of its constructor. It
+changes no number and is no part of a cell's id. Its workers live as :func:`benchmarks.launch.workers.work` says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from benchmarks.cell import Cell
+from benchmarks.errors import UserError
+from benchmarks.launch import workers
+from benchmarks.runtime import Runtime
+
+STOP_SECONDS = workers.STOP_SECONDS
+POLL_SECONDS = 0.2
+IDLE_SECONDS = 180.0
+"""So long a worker that others wait to pay for stays when all cells left are with others: longer than it takes until a
+dead worker's cell is free for the next."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What workers are to do; goes to their processes, on whatever machine."""
+
+    cells: tuple[Cell, ...]
+    runtime: Runtime
+    device: str
+    threads: int  # CPU threads of a worker
+    group: str  # the table
+    command: str  # what the person typed, for the cards
+    session: str  # of the command; a cell that failed in it is not tried again
+    idle_seconds: float = float("inf")  # see IDLE_SECONDS
+
+    def elsewhere(self) -> Work:
+        """The same for processes that start in another folder."""
+        runtime = self.runtime
+        folders = (runtime.store_folder, runtime.data_folder, runtime.cache_folder)
+        store, data, cache = (str(folder.resolve()) for folder in folders)
+        there = replace(runtime, store=store, data=data, cache=cache)
+        return replace(self, runtime=there, idle_seconds=IDLE_SECONDS)
+
+    def do(self) -> None:
+        """Be a worker, in this process, until nothing is left to do."""
+        workers.work(
+            self.cells,
+            self.runtime,
+            self.device,
+            self.threads,
+            self.group,
+            self.command,
+            self.session,
+            self.idle_seconds,
+        )
+
+
+class Launcher(ABC):
+    """Starts workers and looks after them.
+
+    Attributes:
+        restarts: how often the command starts new workers where some ended with cells left to do.
+        wait: whether the command stays until the workers end.
+    """
+
+    restarts = 0
+    wait = True
+
+    @abstractmethod
+    def prepare(self, runtime: Runtime) -> str:
+        """See that workers can be started, and return their device, before anything is written or trained.
+
+        Raises:
+            UserError: what is missing, in one line.
+        """
+
+    def hardware(self, device: str) -> dict[str, Any]:
+        """What is known of the machines that the workers will run on, as in a card."""
+        return {}
+
+    @abstractmethod
+    def worker_count(self, runtime: Runtime, device: str, cells: int) -> int:
+        """How many workers are started for so many cells: what the person says, or what there is room for."""
+
+    @abstractmethod
+    def thread_count(self, runtime: Runtime, device: str) -> int:
+        """How many CPU threads each of them has."""
+
+    @abstractmethod
+    def start(self, work: Work, count: int) -> None:
+        """Start ``count`` workers in the place of those that have ended."""
+
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether any worker lives or will still be started. Asked twice a second."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Tell all workers to end with a checkpoint; they have :data:`STOP_SECONDS` for it."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End those that are left at once."""
+
+    @abstractmethod
+    def ended(self) -> str:
+        """Why the workers have ended, such as ``exit codes 0, 143``."""
+
+
+@contextmanager
+def attended(launcher: Launcher) -> Iterator[None]:
+    """If the context is left early, as by Ctrl-C, the workers are told to end and waited for, but not for ever."""
+    try:
+        yield
+    except BaseException:
+        try:
+            launcher.stop()
+            deadline = time.monotonic() + STOP_SECONDS
+            while launcher.alive() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        finally:
+            launcher.kill()
+        raise
+
+
+def needed(package: str, extra: str) -> ModuleType:
+    """An engine's package, or the error that names the extra of ours which brings it."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"launcher={extra} needs the package {package}: `pip install 'weightaug[{extra}]'` ({error})"
+        ) from error
+
+
+def asked_device(runtime: Runtime, gpus: float | None, there: bool) -> tuple[str, float]:
+    """The device of workers on other machines, and how many GPUs each needs.
+
+    Args:
+        gpus: what the person says; None: one, if any.
+        there: whether the machines have GPUs, as far as that is known.
+    """
+    if runtime.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device={runtime.device}: elsewhere each worker sees its own GPUs; use device=cuda")
+    wanted = runtime.device == "cuda" or (runtime.device == "auto" and there and gpus != 0)
+    if wanted and gpus == 0:
+        raise UserError("device=cuda needs launcher.gpus_per_worker above 0")
+    if not wanted and gpus:
+        raise UserError(
+            f"device={runtime.device} uses no GPU here; leave launcher.gpus_per_worker={gpus:g} out"
+        )
+    return ("cuda", 1.0 if gpus is None else gpus) if wanted else ("cpu", 0.0)
