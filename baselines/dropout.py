@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from weightaug.method import Criterion, Method, backpropagate
@@ -109,8 +108,8 @@ class Dropout(Method):
     """The gradient with random activations set to zero with probability p, the others divided by 1 - p.
 
     Active in :meth:`backward` only; the model's own dropout layers work as they do. The masks are a function
-    of (seed, step, place), drawn for the whole mini-batch whatever part of it is given. One forward and one backward pass. With ``p=0`` this is
-    SGD bit for bit.
+    of (seed, step, place), drawn for the whole mini-batch whatever part of it is given. One forward and one
+    backward pass. With ``p=0`` this is SGD bit for bit.
 
     The DAMP paper uses it as a baseline (section 5) with p = 0.05 (ResNet-50) and 0.1 (ViT) and states
     neither the places nor the p of its CIFAR and TinyImageNet runs; the authors' code has no dropout. Hence

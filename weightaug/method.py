@@ -99,8 +99,8 @@ class Method:
                 process's equal part of one where DistributedDataParallel wraps the model.
 
         Raises:
-            ValueError: N is 0, or not the part's size; or the method runs the model with changed weights or masks and the model uses
-                activation checkpointing, which would compute them anew without.
+            ValueError: N is 0, or not the part's size; or the method runs the model with changed weights or masks
+                and the model uses activation checkpointing, which would compute them anew without.
         """
         if len(x) == 0:
             raise ValueError("the batch is empty: there is nothing to compute a gradient from")

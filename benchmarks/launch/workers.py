@@ -33,12 +33,15 @@ def start(
     cells: Sequence[Cell], runtime: Runtime, device: str, group: str, command: str, session: str
 ) -> list[BaseProcess]:
     """Start the worker processes for ``cells``. Each ends when every cell is finished or has failed."""
+    from benchmarks.launch.devices import device_of
+
     context = multiprocessing.get_context("spawn")
     store = Store(runtime.store_folder)
     todo = sum(1 for cell in cells if not store.has(cell.id))
     processes: list[BaseProcess] = []
-    for _ in range(min(runtime.worker_count(device), todo)):
-        arguments = (list(cells), runtime, device, group, command, session, os.getpid())
+    for number in range(min(runtime.worker_count(device), todo)):
+        own = device if runtime.devices == 1 else device_of(device, number * runtime.devices)
+        arguments = (list(cells), runtime, own, group, command, session, os.getpid())
         process = context.Process(target=work, args=arguments, daemon=True)
         process.start()
         processes.append(process)
@@ -98,13 +101,13 @@ def _try(
     cell: Cell, runtime: Runtime, device: str, store: Store, group: str, command: str, session: str
 ) -> bool:
     """Run ``cell`` if nobody else has it; True if it was run. A failure is kept beside its checkpoint."""
-    from benchmarks.launch.run_cell import run_cell
+    from benchmarks.launch.devices import run_on_devices
 
     with store.claim(cell.id) as heartbeat:
         if heartbeat is None or store.has(cell.id) or store.failure(cell.id).get("session") == session:
             return False
         try:
-            run_cell(cell, runtime, device, store, heartbeat, group, command)
+            run_on_devices(cell, runtime, device, store, heartbeat, group, command)
         except UserError as error:
             store.fail(cell.id, session, str(error), "")
         except Exception as error:  # one failing cell does not take the table with it

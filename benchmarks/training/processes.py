@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -125,7 +125,8 @@ def joined(device: str, rank: int, count: int, meeting: str = "env://") -> Itera
         "nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE
     )
     try:
-        control = dist.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else dist.group.WORLD
-        yield Processes(rank, count, dist.group.WORLD, control)
+        world = cast(dist.ProcessGroup, dist.group.WORLD)
+        control = dist.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else world
+        yield Processes(rank, count, world, control)
     finally:
         dist.destroy_process_group()

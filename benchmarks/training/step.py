@@ -58,14 +58,14 @@ class TrainingStep:
             x = x.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad()
         with numerics(self.recipe.precision, self.device), self._compiled_model():
-            if self.sharing.count == 1:
-                loss = self.method.backward(F.cross_entropy, x, y)
-            else:
-                loss = self._in_parts(x, y)
+            loss = self._whole(x, y) if self.sharing.count == 1 else self._in_parts(x, y)
         if self.recipe.clip_norm is not None:
             clip_gradients(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         return loss
+
+    def _whole(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.method.backward(F.cross_entropy, x, y)
 
     def _in_parts(self, x: Tensor, y: Tensor) -> Tensor:
         """The gradient and the loss of a batch of which other processes have parts, or that is run in parts."""

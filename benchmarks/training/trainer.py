@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,9 @@ class Progress:
 
 
 class Trainer:
-    """Trains one cell on one device, or as one of several processes that do, continuing from its checkpoint where there is one.
+    """Trains one cell on one device, or as one of several processes with one each.
+
+    Continues from the cell's checkpoint where there is one.
 
     Args:
         cell: what to train.
@@ -239,7 +242,7 @@ class Trainer:
         device = self.device if self.processes.count == 1 else "cpu"
         for place in places:
             try:
-                self._load(share(lambda place=place: checkpoint.load(place, self.cell, device)))
+                self._load(share(partial(checkpoint.load, place, self.cell, device)))
                 return
             except Exception as error:  # whatever a damaged state raises, half of it may be loaded by now
                 if is_out_of_memory(error):
