@@ -121,7 +121,8 @@ def _dropout(
 ) -> Any:
     if not training or p == 0:
         return func(input, p, training, inplace)
-    return _of_rows(part, func, input, p, training)
+    result = _of_rows(part, func, input, p, training)
+    return input.copy_(result) if inplace else result
 
 
 def _fill(part: Part, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
