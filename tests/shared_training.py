@@ -27,7 +27,7 @@ from benchmarks.training.trainer import Trainer
 EXAMPLES = 45  # two batches of 16 and one of 13, which does not divide
 AUGMENTED = ["recipe.crop_padding=1", "recipe.flip=true", "recipe.randaugment=torchvision"]
 SETTINGS = ["recipe.batch_size=16", "recipe.epochs=1", "recipe.drop_last=false", "recipe.learning_rate=0.05"]
-SETTINGS += ['model.blocks="1,1"', "model.width=4", *AUGMENTED]
+SETTINGS += ['model.blocks="1,1"', *AUGMENTED]
 VIT = ["model=vit_tiny", "model.depth=1", "model.dropout=0.1", "recipe.batch_size=16", "recipe.epochs=1"]
 VIT += ["recipe.drop_last=true", "recipe.mixup_alpha=0.4", "recipe.clip_norm=1.0", *AUGMENTED]
 SIZE = 16  # of streamed images

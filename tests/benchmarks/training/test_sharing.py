@@ -28,8 +28,8 @@ from weightaug import Part
 from weightaug.synchronised import batch_norm
 
 ON_BATCH_NORM = {name: [f"method={name}"] for name in entries("method")} | {
-    "separate_damp": ["method=damp", "method.batch_norm=separate", "recipe.drop_last=true"],
-    "separate_sam": ["method=sam", "method.batch_norm=separate", "recipe.drop_last=true"],
+    "separate_damp": ["method=damp", "method.batch_norm=separate"],
+    "separate_sam": ["method=sam", "method.batch_norm=separate"],
 }
 ON_VIT = {f"vit_{name}": ["vit", f"method={name}"] for name in entries("method")}
 IN_PARTS = {f"{name}_in_parts": ON_VIT[name] for name in ("vit_sgd", "vit_dropout", "vit_was_sam")}
