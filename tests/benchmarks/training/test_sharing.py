@@ -57,7 +57,10 @@ def pair(streamed: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     cells |= {name: (overrides, 2) for name, overrides in IN_PARTS.items()}
     (folder / "cells.json").write_text(json.dumps(cells | {"streamed": (streamed, 1)}))
     program = str(ROOT / "tests" / "shared_training.py")
-    variables = environment(f"{ROOT}:{ROOT / 'tests'}") | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    variables = environment(f"{ROOT}:{ROOT / 'tests'}") | {
+        "OMP_NUM_THREADS": "1",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
     running = [
         subprocess.Popen([sys.executable, program, str(folder), str(rank)], env=variables) for rank in (0, 1)
     ]
@@ -71,7 +74,9 @@ def pair(streamed: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def same(ours: dict[str, Any], expected: dict[str, Any]) -> None:
     assert len(expected["losses"]) >= 2
-    torch.testing.assert_close(torch.tensor(ours["losses"]), torch.tensor(expected["losses"]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        torch.tensor(ours["losses"]), torch.tensor(expected["losses"]), rtol=1e-5, atol=1e-6
+    )
     for value, other in zip(ours["weights"], expected["weights"], strict=True):
         torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
 
@@ -124,10 +129,20 @@ class Draws(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.dropout(x, 0.3) + F.dropout2d(x, 0.3, inplace=True) + F.alpha_dropout(x, 0.2)
         x = F.dropout3d(x.unsqueeze(1), 0.3).squeeze(1) + F.feature_alpha_dropout(x, 0.2)
-        x = x * torch.rand(len(x), 1, 1, 1) * torch.randn((len(x), 1, 1, 1)) * torch.rand(size=(len(x), 1, 1, 1))
+        x = (
+            x
+            * torch.rand(len(x), 1, 1, 1)
+            * torch.randn((len(x), 1, 1, 1))
+            * torch.rand(size=(len(x), 1, 1, 1))
+        )
         x = x + torch.rand_like(x) + torch.randn_like(x) + torch.bernoulli(torch.full_like(x, 0.5))
         last = x.contiguous(memory_format=torch.channels_last)
-        x = x + torch.empty_like(last).bernoulli_(0.5) + x.new_empty(x.shape).uniform_() + x.new_empty(x.shape).normal_()
+        x = (
+            x
+            + torch.empty_like(last).bernoulli_(0.5)
+            + x.new_empty(x.shape).uniform_()
+            + x.new_empty(x.shape).normal_()
+        )
         windows = F.dropout(x.unflatten(3, (2, 2)).transpose(1, 3).flatten(0, 1), 0.3)
         return windows.unflatten(0, (len(x), 2)).flatten(1)
 
@@ -145,7 +160,8 @@ def test_layers_draw_what_they_draw_for_the_whole_batch(sizes: tuple[int, ...]) 
         start += size
     torch.testing.assert_close(torch.cat(outputs), whole)
     torch.testing.assert_close(
-        torch.autograd.grad(torch.cat(outputs).square().sum(), x), torch.autograd.grad(whole.square().sum(), x)
+        torch.autograd.grad(torch.cat(outputs).square().sum(), x),
+        torch.autograd.grad(whole.square().sum(), x),
     )
 
 
@@ -189,13 +205,33 @@ def check(*overrides: str, devices: int = 1, accumulate: int = 1, examples: int 
     ("overrides", "parts", "message"),
     [
         (["method=damp"], {"devices": 16}, "devices=16 is more than method.sub_batches=8"),
-        (["method=sam", "recipe.batch_size=96"], {"devices": 3}, "devices=3 is no divisor of method.sub_batches=8"),
-        (["method=asam", "method.preset=davda54", "method.running_variance=unbiased"], {"devices": 2}, "is more than method.sub_batches=1"),
-        (["method=sgd", "recipe.batch_size=100"], {"devices": 3}, "batch_size=100 can't be divided by devices=3; use 2,"),
+        (
+            ["method=sam", "recipe.batch_size=96"],
+            {"devices": 3},
+            "devices=3 is no divisor of method.sub_batches=8",
+        ),
+        (
+            ["method=asam", "method.preset=davda54", "method.running_variance=unbiased"],
+            {"devices": 2},
+            "is more than method.sub_batches=1",
+        ),
+        (
+            ["method=sgd", "recipe.batch_size=100"],
+            {"devices": 3},
+            "batch_size=100 can't be divided by devices=3; use 2,",
+        ),
         (["method=sgd"], {"accumulate": 2}, "use devices=2, or a network without BatchNorm"),
         (["method=damp"], {"accumulate": 2}, "BatchNorm takes its statistics over the whole batch"),
-        (["model=vit_tiny"], {"devices": 2, "accumulate": 3}, "can't be divided by devices=2 times accumulate=3"),
-        (["recipe.drop_last=false"], {"devices": 4, "examples": 130}, "the last batch of an epoch has 2 images"),
+        (
+            ["model=vit_tiny"],
+            {"devices": 2, "accumulate": 3},
+            "can't be divided by devices=2 times accumulate=3",
+        ),
+        (
+            ["recipe.drop_last=false"],
+            {"devices": 4, "examples": 130},
+            "the last batch of an epoch has 2 images",
+        ),
         (
             ["recipe.drop_last=false", "recipe.mixup_lambda=0.8"],
             {"devices": 2, "examples": 135},
@@ -220,7 +256,9 @@ def test_what_changes_nothing_is_not_refused() -> None:
 
 def test_synchronised_statistics_of_one_process_are_its_own(tmp_path: Path) -> None:
     """Against torch's BatchNorm, with and without running statistics and weights, outputs and all gradients."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
+    )
     try:
         for shape in ((6, 3), (6, 3, 4), (6, 3, 4, 4)):
             for affine in (True, False):
