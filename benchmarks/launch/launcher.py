@@ -7,10 +7,7 @@ changes no number and is no part of a cell's id. Its workers live as :func:`benc
 from __future__ import annotations
 
 import importlib
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -20,8 +17,6 @@ from benchmarks.errors import UserError
 from benchmarks.launch import workers
 from benchmarks.runtime import Runtime
 
-STOP_SECONDS = workers.STOP_SECONDS
-POLL_SECONDS = 0.2
 IDLE_SECONDS = 180.0
 """So long a worker that others wait to pay for stays when all cells left are with others: longer than it takes until a
 dead worker's cell is free for the next."""
@@ -103,7 +98,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Tell all workers to end with a checkpoint; they have :data:`STOP_SECONDS` for it."""
+        """Tell all workers to end with a checkpoint; they have :data:`benchmarks.launch.group.STOP_SECONDS` for it."""
 
     @abstractmethod
     def kill(self) -> None:
@@ -112,22 +107,6 @@ class Launcher(ABC):
     @abstractmethod
     def ended(self) -> str:
         """Why the workers have ended, such as ``exit codes 0, 143``."""
-
-
-@contextmanager
-def attended(launcher: Launcher) -> Iterator[None]:
-    """If the context is left early, as by Ctrl-C, the workers are told to end and waited for, but not for ever."""
-    try:
-        yield
-    except BaseException:
-        try:
-            launcher.stop()
-            deadline = time.monotonic() + STOP_SECONDS
-            while launcher.alive() and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-        finally:
-            launcher.kill()
-        raise
 
 
 def needed(package: str, extra: str) -> ModuleType:

@@ -30,7 +30,8 @@ CARD_NAME = re.compile(r"[0-9a-f]{16}\.json")
 def reproduce(request: Request) -> int:
     """Train what is missing, then write the report. Returns 1 if some cell failed, else 0."""
     from benchmarks.launch.estimate import Throughput, describe, total
-    from benchmarks.launch.launcher import Work, attended
+    from benchmarks.launch.group import attended
+    from benchmarks.launch.launcher import Work
     from benchmarks.launch.progress import Watch
     from benchmarks.launch.report_mirror import mirror_report
 
