@@ -12,12 +12,17 @@ from benchmarks.errors import UserError
 from benchmarks.reports.measures import measure, unmeasured_types
 from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store
+from benchmarks.runtime import LOCAL
 from benchmarks.terminal import note
 
 
 def run(overrides: Sequence[str]) -> int:
     """Run one cell unless it is finished already; print its measurements and where the card lies."""
     cell, runtime = load(overrides)
+    if runtime.launcher.target != LOCAL:
+        raise UserError(
+            f"launcher={runtime.launcher.name}: `weightaug run` trains here; use `weightaug reproduce`"
+        )
     device = runtime.resolve_device()
     store = Store(runtime.store_folder)
     card = store.read(cell.id, cell)

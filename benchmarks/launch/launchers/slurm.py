@@ -74,7 +74,7 @@ class Slurm(Launcher):
 
     def prepare(self, runtime: Runtime) -> str:
         needed("submitit", "slurm")
-        for program in ("sbatch", "srun", "scontrol", "scancel"):
+        for program in ("sbatch", "srun", "scontrol", "scancel", "sinfo"):
             if shutil.which(program) is None:
                 raise UserError(
                     f"launcher=slurm: there is no {program} here; give the command where jobs are submitted"
@@ -82,7 +82,9 @@ class Slurm(Launcher):
         partitions = re.findall(r"PartitionName=(\S+)", _ask("scontrol", "--oneliner", "show", "partition"))
         if self.partition and not set(self.partition.split(",")) <= set(partitions):
             raise unknown_name("partition of Slurm", self.partition, partitions)
-        device, gpus = asked_device(runtime, self.gpus, there=True)
+        where = [f"--partition={self.partition}"] if self.partition else []
+        resources = _ask("sinfo", "--noheader", "--format=%G", *where)
+        device, gpus = asked_device(runtime, self.gpus, "gpu" in resources)
         self.gpus = int(gpus)
         return device
 

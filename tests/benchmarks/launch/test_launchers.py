@@ -177,6 +177,17 @@ def error_of(weightaug: CommandLine, *settings: str) -> str:
     return str(line.removeprefix("weightaug: error: "))
 
 
+def test_one_cell_is_trained_here(weightaug: CommandLine) -> None:
+    done = weightaug("run", "launcher=ray")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "use `weightaug reproduce`" in done.stderr
+
+
+def test_launchers_are_listed(weightaug: CommandLine) -> None:
+    listed = weightaug("list", "launchers").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["local", "ray", "slurm"]
+
+
 def test_missing_packages_name_the_extra(weightaug: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     for extra, package in (("ray", "ray"), ("slurm", "submitit")):
         monkeypatch.setitem(sys.modules, package, None)
@@ -201,7 +212,13 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
     monkeypatch.setenv("PATH", str(folder))
 
     def make(**lines: str) -> None:
-        for name, line in {"sbatch": ":", "srun": ":", "scancel": ":", **lines}.items():
+        for name, line in {
+            "sbatch": ":",
+            "srun": ":",
+            "scancel": ":",
+            "sinfo": "echo '(null)'",
+            **lines,
+        }.items():
             (folder / name).write_text(f"#!/bin/sh\n{line}\n")
             (folder / name).chmod(0o755)
 
@@ -224,7 +241,7 @@ def test_a_slurm_that_can_not_be_used(weightaug: CommandLine, programs: Programs
 def test_what_sbatch_refuses_is_told_in_its_words(weightaug: CommandLine, programs: Programs) -> None:
     refusal = "sbatch: error: Batch job submission failed: Invalid account"
     programs(scontrol=PARTITIONS, sbatch=f"echo '{refusal}' >&2; exit 1")
-    done = weightaug(*TABLE, "launcher=slurm", "--seeds", "1")
+    done = weightaug(*TABLE[:-1], "launcher=slurm", "--seeds", "1")  # without a word on the device
     assert done.returncode == 2
     start, last = done.stderr.splitlines()
     assert "16 worker(s) on cpu" in start
