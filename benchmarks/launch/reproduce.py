@@ -54,20 +54,10 @@ def reproduce(request: Request) -> int:
     begun = time.monotonic()
     threads = launcher.thread_count(runtime, device)
     work = Work(tuple(cells), runtime, device, threads, table, request.command, session)
-    for attempt in range(launcher.restarts + 1):
-        waiting = len(cells) - len(watch.done) - len(watch.failed)
-        if not waiting:
-            break
-        if attempt:
-            note("starting new workers")
-        with attended(launcher):
-            launcher.start(work, min(count, waiting))
-            if not launcher.wait:
-                note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")
-                return 0
-            watch.follow(launcher.alive)
-        if len(watch.done) + len(watch.failed) < len(cells):
-            note(f"workers ended with cells left to do: {launcher.ended()}")
+    _train(launcher, work, count, watch)
+    if not launcher.wait and len(watch.done) < len(cells):
+        note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")
+        return 0
     note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
     cards = request.cards(store.read)
     if any(cards.values()):
@@ -80,6 +70,23 @@ def reproduce(request: Request) -> int:
     if missing:
         note(f"{missing} cells are missing from the report; run the same command again to try them once more")
     return 1 if missing else 0
+
+
+def _train(launcher: Launcher, work: Work, count: int, watch: Watch) -> None:
+    """Have ``count`` workers do what is left, and follow them unless nobody waits."""
+    for attempt in range(launcher.restarts + 1):
+        left = len(work.cells) - len(watch.done) - len(watch.failed)
+        if not left:
+            return
+        if attempt:
+            note(f"workers ended with cells left to do: {launcher.ended()}; starting new ones")
+        with attended(launcher):
+            launcher.start(work, min(count, left))
+            if not launcher.wait:
+                return
+            watch.follow(launcher.alive)
+    if len(watch.done) + len(watch.failed) < len(work.cells):
+        note(f"workers ended with cells left to do: {launcher.ended()}")
 
 
 def report(request: Request, folder: str | None) -> int:
