@@ -10,6 +10,10 @@ class UserError(Exception):
     """What is wrong and what to do, in one line. The command line prints it and exits with 2."""
 
 
+class PassingError(UserError):
+    """One that may be gone at the next try or on another machine."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that does not exist, with the nearest that does."""
     known = sorted(known)

@@ -14,6 +14,8 @@ DEVICES = ("auto", "cpu", "cuda")
 WANDB_MODES = ("online", "offline", "disabled")
 WEIGHTS = ("keep", "drop")
 LOCAL = "benchmarks.launch.launchers.local.Local"
+MIXED_VERSIONS = ("refuse", "allow")
+LEAST_LEASE = 5.0
 ENGINES = ("auto", "eager", "compiled", "graph")
 
 
@@ -36,6 +38,9 @@ class Runtime:
     threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
     engine: str = "auto"  # how training steps are run: auto, eager, compiled or graph
     checkpoint_seconds: float = 60.0
+    retries: int = 2  # how often a cell that has failed is tried again before it is given up
+    lease_seconds: float = 60.0  # a worker that gives no sign of life for so long loses its cell to another
+    mixed_versions: str = "refuse"  # what if other code is filling the same store: refuse or allow
     weights: str = "keep"  # whether the store keeps the trained weights: keep or drop
 
     def __post_init__(self) -> None:
@@ -43,6 +48,12 @@ class Runtime:
             raise unknown_name("value of wandb", self.wandb, WANDB_MODES)
         if self.weights not in WEIGHTS:
             raise unknown_name("value of weights", self.weights, WEIGHTS)
+        if self.mixed_versions not in MIXED_VERSIONS:
+            raise unknown_name("value of mixed_versions", self.mixed_versions, MIXED_VERSIONS)
+        if self.retries < 0:
+            raise UserError("retries must not be negative (0: each cell is tried once)")
+        if not self.lease_seconds >= LEAST_LEASE:
+            raise UserError(f"lease_seconds must be {LEAST_LEASE:.0f} or more, for slow servers")
         if self.engine not in ENGINES:
             raise unknown_name("value of engine", self.engine, ENGINES)
         if self.device.partition(":")[0] not in DEVICES:

@@ -9,41 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from weightaug.stacked_convolution import convolution, each_copy
 from weightaug.stacks import StackingError, SubBatches, is_stack, mark_stacks
-
-
-def _each_copy(mode: SubBatches, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Run ``func`` once per copy on the copy's rows of ``x``: right for every function, M launches."""
-    outputs = []
-    for m, part in enumerate(x.split(mode.row_counts(x))):
-        own = [mode.copy_of(value, m) for value in args]
-        outputs.append(func(part, *own, **{key: mode.copy_of(value, m) for key, value in kwargs.items()}))
-    return torch.cat(outputs)
-
-
-def _convolution(
-    mode: SubBatches, func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None,
-    stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1,
-) -> Tensor:  # fmt: skip
-    """One grouped convolution: [M*b, C, *S] -> [b, M*C, *S], M times as many groups, and back."""
-    counts = mode.row_counts(input)
-    if not mode.even:
-        return _each_copy(
-            mode, func, input, weight=weight, bias=bias,
-            stride=stride, padding=padding, dilation=dilation, groups=groups,
-        )  # fmt: skip
-    if bias is not None:
-        bias = mode.stacked(bias).flatten()
-    x = input.unflatten(0, (mode.copies, counts[0])).transpose(0, 1).flatten(1, 2)
-    y = func(x, mode.stacked(weight).flatten(0, 1), bias, stride, padding, dilation, groups * mode.copies)
-    return y.unflatten(1, (mode.copies, -1)).transpose(0, 1).flatten(0, 1)
 
 
 def _linear(mode: SubBatches, func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """One batched matrix product: x [M, rows, in] times weight [M, out, in] transposed."""
     mode.row_counts(input)
     if not mode.even:
-        return _each_copy(mode, func, input, weight=weight, bias=bias)
+        return each_copy(mode, func, input, weight=weight, bias=bias)
     x = input.reshape(mode.copies, -1, input.shape[-1])
     w = mode.stacked(weight).transpose(1, 2)
     y = torch.bmm(x, w) if bias is None else torch.baddbmm(mode.stacked(bias).unsqueeze(1), x, w)
@@ -88,9 +62,10 @@ def batch_norm(
 
     if training and mode.separate:
         outputs = []
+        own = mode.by_copy((weight, bias))
         for m, part in enumerate(input.split(mode.row_counts(input))):
             kept = (running_mean, running_var) if m == 0 else (None, None)
-            outputs.append(normalise(part, *kept, mode.copy_of(weight, m), mode.copy_of(bias, m)))
+            outputs.append(normalise(part, *kept, *own[m]))
         return torch.cat(outputs)
     if is_stack(weight) or is_stack(bias):
         x = normalise(input, running_mean, running_var, None, None)
@@ -116,18 +91,19 @@ def attention(
         return x.transpose(0, 1), None
 
     weights = (in_weight, in_bias, bias_k, bias_v, add_zero_attn, dropout, out_weight, out_bias)
+    own_weights, own_options = mode.by_copy(weights), mode.by_copy(options)
     outputs, maps = [], []
     start = 0
     for m, n in enumerate(rows):
         part = slice(start, start + n)
-        own = {name: mode.copy_of(option, m) for name, option in options.items()}
+        own = own_options[m]
         if masks[0] is not None:
             own["key_padding_mask"] = masks[0][part]
         if masks[1] is not None and masks[1].dim() == 3:
             own["attn_mask"] = masks[1][start * heads : (start + n) * heads]
         output, attention = func(
             query[:, part], key[:, part], value[:, part], width, heads,
-            *(mode.copy_of(weight, m) for weight in weights), **own,
+            *own_weights[m], **own,
         )  # fmt: skip
         outputs.append(output)
         maps.append(attention)
@@ -142,10 +118,7 @@ def each_weight(mode: SubBatches, func: Any, *args: Any, **kwargs: Any) -> Any:
         raise StackingError(f"{name} changes stacked weight copies in place")
     if "inplace" in kwargs:
         kwargs["inplace"] = False  # the copies share the stack's memory
-    return _restack([
-        func(*mode.copy_of(args, m), **{key: mode.copy_of(value, m) for key, value in kwargs.items()})
-        for m in range(mode.copies)
-    ])  # fmt: skip
+    return _restack([func(*own, **named) for own, named in mode.by_copy((args, kwargs))])
 
 
 def _restack(results: Sequence[Any]) -> Any:
@@ -215,17 +188,17 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
 }
 
 OF_ACTIVATIONS: dict[Any, Callable[..., Any]] = {
-    F.conv1d: _convolution,
-    F.conv2d: _convolution,
-    F.conv3d: _convolution,
+    F.conv1d: convolution,
+    F.conv2d: convolution,
+    F.conv3d: convolution,
     F.linear: _linear,
     F.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
     F.group_norm: _group_norm,
     F.multi_head_attention_forward: attention,
     F.scaled_dot_product_attention: _attention_bias,
-    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _each_copy),
-    **dict.fromkeys((F.embedding, F.prelu), _each_copy),
+    **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), each_copy),
+    **dict.fromkeys((F.embedding, F.prelu), each_copy),
     **ELEMENTWISE,
 }
 """How functions run whose first tensor is an activation."""

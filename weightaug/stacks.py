@@ -91,11 +91,15 @@ class SubBatches:
         """``weight`` as a stack, if it is not one already."""
         return weight if is_stack(weight) else weight.expand(self.copies, *weight.shape)
 
-    def copy_of(self, value: Any, m: int) -> Any:
-        """``value`` with copy m in place of every stack in it."""
+    def by_copy(self, value: Any) -> list[Any]:
+        """``value`` once for each copy, with that copy's tensor in place of every stack in it."""
+        if isinstance(value, dict):
+            return [dict(zip(value, own, strict=True)) for own in self.by_copy(list(value.values()))]
         if isinstance(value, list | tuple):
-            return type(value)(self.copy_of(entry, m) for entry in value)
-        return value[m] if is_stack(value) else value
+            entries = [self.by_copy(entry) for entry in value]
+            return [type(value)(own[m] for own in entries) for m in range(self.copies)]
+        # Unbound, not indexed: the gradient of each index would be a whole stack.
+        return list(value.unbind()) if is_stack(value) else [value] * self.copies
 
     def spread(self, stack: Tensor, x: Tensor) -> Tensor | None:
         """Each copy's entry for the copy's rows, to be broadcast with ``x``; None if it does not broadcast."""

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from benchmarks.errors import UserError, one_line
 from benchmarks.results.card import Card, DamagedCardError
-from benchmarks.results.store import card_from
+from benchmarks.results.reading import card_from
 
 GIT = "git:"
 REPORTS = "reports"

@@ -27,7 +27,7 @@ from benchmarks.markdown import template
 from benchmarks.reports.measures import SEVERITIES, corruption_types, measure
 from benchmarks.results.card import ATTACKS, MEASURED, Card, DamagedCardError
 from benchmarks.results.files import write_json, write_text
-from benchmarks.results.store import parse_card
+from benchmarks.results.reading import parse_card
 from weightaug import WAS, materialise
 from weightaug.method import Method
 

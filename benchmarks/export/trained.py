@@ -17,7 +17,8 @@ from benchmarks.cell import PROTOCOL_VERSION, Cell
 from benchmarks.data.dataset import Source
 from benchmarks.errors import UserError
 from benchmarks.results.card import Card, DamagedCardError
-from benchmarks.results.store import Store, parse_card
+from benchmarks.results.reading import parse_card
+from benchmarks.results.store import Store
 from benchmarks.results.weights import Weights, load_weights, read
 from benchmarks.runtime import Runtime
 from benchmarks.terminal import warn

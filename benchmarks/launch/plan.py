@@ -16,7 +16,8 @@ from benchmarks.launch.estimate import UNKNOWN, Throughput, describe, duration, 
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
 from benchmarks.results.card import Card, DamagedCardError
-from benchmarks.results.store import Store, load_card
+from benchmarks.results.reading import load_card
+from benchmarks.results.store import Store
 
 STATES = ("finished", "diverged", "running", "failed", "waiting")
 WIDTH = 120

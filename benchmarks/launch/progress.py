@@ -13,6 +13,8 @@ from benchmarks.cell import Cell
 from benchmarks.results.store import Store
 
 POLL_SECONDS = 0.5
+SECONDS_A_CELL = 1e-4
+"""Of waiting between two looks at a store: looking at a large one costs more."""
 
 
 class Watch:
@@ -20,8 +22,10 @@ class Watch:
 
     def __init__(self, cells: Sequence[Cell], store: Store, session: str) -> None:
         self.cells, self.store, self.session = cells, store, session
-        self.done = {cell.id for cell in cells if store.has(cell.id)}
+        finished = store.finished()
+        self.done = {cell.id for cell in cells if cell.id in finished}
         self.failed: dict[str, str] = {}
+        self._poll = max(POLL_SECONDS, SECONDS_A_CELL * len(cells))
         self._weight = {cell.id: float(cell.recipe.total_epochs) for cell in cells}
         self._begun = time.monotonic()
         self._before = self._units()
@@ -52,7 +56,7 @@ class Watch:
                 bar.update(task, completed=len(self.done), left=self._left())
                 if not going:
                     return
-                time.sleep(POLL_SECONDS)
+                time.sleep(self._poll)
 
     def _follow_lines(self, running: Callable[[], bool]) -> None:
         while True:
@@ -61,18 +65,19 @@ class Watch:
                 print(f"{self._line(cell)}; {self._left()} left", file=sys.stderr, flush=True)
             if not going:
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(self._poll)
 
     def _news(self) -> Iterator[Cell]:
-        """Cells that were finished or have failed since the last look."""
+        """Cells that were finished or given up since the last look."""
+        begun = self.store.begun()  # looked at first: what is in neither is just being finished
+        finished = self.store.finished()
         for cell in self.cells:
             if cell.id in self.done or cell.id in self.failed:
                 continue
-            failure = self.store.failure(cell.id)
-            if self.store.has(cell.id):
+            if cell.id in finished:
                 self.done.add(cell.id)
-            elif failure.get("session") == self.session:
-                self.failed[cell.id] = failure["error"]
+            elif cell.id in begun and (error := self.store.given_up(cell.id)):
+                self.failed[cell.id] = error
             else:
                 continue
             yield cell
@@ -91,10 +96,11 @@ class Watch:
     def _units(self) -> float:
         """Epochs done, those of running cells included."""
         settled = sum(self._weight[cell_id] for cell_id in {*self.done, *self.failed})
+        begun = self.store.begun()
         running = sum(
             self._weight[cell.id] * self.store.heartbeat(cell.id).get("fraction", 0.0)
             for cell in self.cells
-            if cell.id not in self.done and cell.id not in self.failed
+            if cell.id in begun and cell.id not in self.done and cell.id not in self.failed
         )
         return settled + running
 

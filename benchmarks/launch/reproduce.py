@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from benchmarks.errors import UserError
 from benchmarks.launch.request import Place, Request
 from benchmarks.results.card import Card
-from benchmarks.results.store import Store, read_card
+from benchmarks.results.reading import read_card
+from benchmarks.results.store import Store
 from benchmarks.terminal import note, warn
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ def reproduce(request: Request) -> int:
     runtime, table = request.runtime, request.table.name
     launcher = runtime.launcher.build()
     device = _check(request, launcher)
-    store = Store(runtime.store_folder)
+    store = Store.of(runtime)
     cells = [request.cells[cell_id] for cell_id in request.asked]
     found = {
         cell.id: store.read(cell.id, cell) for cell in cells
     }  # sets damaged cards aside: they are run again
+    store.forgive({cell.id for cell in cells})  # who gives the command again wants them to be tried again
     session = uuid.uuid4().hex
     watch = Watch(cells, store, session)
     count = launcher.worker_count(runtime, device, len(cells) - len(watch.done))

@@ -91,6 +91,7 @@ def run_cell(
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
     trainer = Trainer(cell, source, data, device, runtime.engine)
+    trainer.may_write = heartbeat.check
 
     def after_epoch(entry: dict[str, Any]) -> None:
         heartbeat.fraction = entry["epoch"] / cell.recipe.total_epochs
@@ -113,7 +114,10 @@ def run_cell(
             "mean": data.mean,
             "std": data.std,
         }
-        weights = save(store.weights(cell.id), store.work(cell.id), cell, inputs, trainer.model, method_state)
+        path, work, check = store.weights(cell.id), store.work(cell.id), heartbeat.check
+        weights = store.patiently(
+            path, lambda: save(path, work, cell, inputs, trainer.model, method_state, check)
+        )
     card: Card = {
         "schema": SCHEMA,
         "id": cell.id,
@@ -139,7 +143,7 @@ def run_cell(
             "engine": trainer.engine.record(),
         },
     }
-    store.write(card)
+    store.write(card, heartbeat.check)
     mirror.finish(card)
     return card
 

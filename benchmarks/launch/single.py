@@ -24,7 +24,7 @@ def run(overrides: Sequence[str]) -> int:
             f"launcher={runtime.launcher.name}: `weightaug run` trains here; use `weightaug reproduce`"
         )
     device = runtime.resolve_device()
-    store = Store(runtime.store_folder)
+    store = Store.of(runtime)
     card = store.read(cell.id, cell)
     if card is None:
         import torch
@@ -35,12 +35,11 @@ def run(overrides: Sequence[str]) -> int:
         if problems:
             raise UserError("; ".join(problems))
         processor.set_up(runtime.threads or torch.get_num_threads())
+        if busy := store.at_work([cell.id]):
+            raise UserError(f"{busy}, which is this one; wait for it or end it")
         with store.claim(cell.id) as heartbeat:
             if heartbeat is None:
-                other = store.heartbeat(cell.id)
-                raise UserError(
-                    f"cell {cell.id} is being run by process {other.get('pid', '?')}; wait for it or end it"
-                )
+                raise UserError(f"cell {cell.id} has just been taken by another process; try again")
             begun = time.monotonic()
             card = store.read(cell.id, cell) or run_cell(
                 cell, runtime, device, store, heartbeat, "single", command_line()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.data.batches import epoch_batches
-from benchmarks.errors import UserError, one_line
+from benchmarks.errors import PassingError, one_line
 from benchmarks.memory import is_out_of_memory, release
 from benchmarks.training.trainer import EpochHook, Progress, Trainer
 from benchmarks.training.watchdog import Watchdog
@@ -19,7 +19,7 @@ def train(trainer: Trainer, work: Path, every: float, after_epoch: EpochHook) ->
         every: seconds between checkpoints.
 
     Raises:
-        UserError: out of memory; the line names a setting that would fit.
+        PassingError: out of memory; the line names a setting that would fit.
     """
     cell = trainer.cell
     watchdog = Watchdog(f"cell {cell.id} ({cell.label})", work / "stuck.txt")
@@ -30,7 +30,7 @@ def train(trainer: Trainer, work: Path, every: float, after_epoch: EpochHook) ->
             raise
         said = one_line(error)
     release()  # here, as the error keeps alive what the step had made
-    raise UserError(f"out of memory in training ({said}); {_advice(trainer)}")
+    raise PassingError(f"out of memory in training ({said}); {_advice(trainer)}")
 
 
 def _advice(trainer: Trainer) -> str:

@@ -14,7 +14,8 @@ from benchmarks.launch.report_mirror import mirror_report
 from benchmarks.launch.request import Place, Request
 from benchmarks.reports.render import write_report
 from benchmarks.results.card import Card, DamagedCardError
-from benchmarks.results.store import Store, load_card
+from benchmarks.results.reading import load_card
+from benchmarks.results.store import Store
 from benchmarks.results.wandb_log import holds_card, runs_of
 from benchmarks.results.wandb_mirror import Mirror, mirror_card
 from benchmarks.runtime import Runtime

@@ -1,24 +1,27 @@
 """The life of a worker: it takes the next cell that nobody else has, until all are done.
 
 Workers meet in the card store alone, so several commands on the same table share the work, and a worker that dies
-leaves a lock that the system frees and a checkpoint that the next one continues from. Their processes are started by
+leaves a lease that runs out and a checkpoint that the next one continues from. Their processes are started by
 a launcher, see :mod:`benchmarks.launch.launcher`.
 """
 
 from __future__ import annotations
 
-import random
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from benchmarks import processor
 from benchmarks.cell import Cell
-from benchmarks.errors import UserError, one_line
+from benchmarks.errors import PassingError, UserError, one_line
+from benchmarks.launch.candidates import Came, Candidates
+from benchmarks.results.disk import DiskError
+from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.store import Store
 from benchmarks.runtime import Runtime
+from benchmarks.terminal import warn
 
-WAIT_SECONDS = 0.5
 STOP_SECONDS = 30.0
 """So long a worker may take to end with a checkpoint."""
 
@@ -39,38 +42,49 @@ def work(
         idle_seconds: it also ends when all that is left has been with others for so long.
     """
     processor.set_up(threads)
+    store = Store.of(runtime)
+    by_id = {cell.id: cell for cell in cells}
+    candidates = Candidates(list(by_id), store)
     busy = time.monotonic()
-    store = Store(runtime.store_folder)
-    while True:
-        waiting = [
-            cell
-            for cell in cells
-            if not store.has(cell.id) and store.failure(cell.id).get("session") != session
-        ]
-        if not waiting:
-            return
-        if any(_try(cell, runtime, device, store, group, command, session) for cell in waiting):
-            busy = time.monotonic()
-        elif time.monotonic() - busy > idle_seconds:
-            return
-        else:
-            time.sleep(WAIT_SECONDS * (0.5 + random.random()))
+    try:
+        while candidates:
+            cell_id = candidates.next()
+            if cell_id is not None:
+                came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                candidates.tell(cell_id, came)
+                busy = busy if came is Came.BUSY else time.monotonic()
+            elif time.monotonic() - busy > idle_seconds:
+                return
+            else:
+                time.sleep(candidates.pause())
+    except (UserError, OSError) as error:  # of the store: other cells would meet it, too
+        warn(f"a worker ends: {one_line(error)}; what it had begun is kept in {store.folder}")
 
 
 def _try(
     cell: Cell, runtime: Runtime, device: str, store: Store, group: str, command: str, session: str
-) -> bool:
-    """Run ``cell`` if nobody else has it; True if it was run. A failure is kept beside its checkpoint."""
+) -> Came:
+    """Run ``cell`` if nobody else has it. A failure is kept beside its checkpoint."""
     from benchmarks.launch.run_cell import run_cell
 
     with store.claim(cell.id) as heartbeat:
-        if heartbeat is None or store.has(cell.id) or store.failure(cell.id).get("session") == session:
-            return False
+        if heartbeat is None:
+            return Came.BUSY
+        if store.given_up(cell.id):
+            return Came.SETTLED
         try:
             run_cell(cell, runtime, device, store, heartbeat, group, command)
-        except UserError as error:
-            store.fail(cell.id, session, str(error), "")
+        except LeaseLostError:
+            return Came.BUSY  # whoever has it now goes on with it
+        except DiskError:
+            raise  # of the store, not of the cell
         except Exception as error:  # one failing cell does not take the table with it
-            summary = f"{type(error).__name__}: {one_line(error)}"
-            store.fail(cell.id, session, summary, traceback.format_exc())
-        return True
+            known = isinstance(error, UserError)
+            summary = str(error) if known else f"{type(error).__name__}: {one_line(error)}"
+            details = "" if known else traceback.format_exc()
+            final = known and not isinstance(error, PassingError)
+            with suppress(LeaseLostError):
+                heartbeat.check()
+                store.fail(cell.id, session, summary, details, final)
+            return Came.SETTLED if store.given_up(cell.id) else Came.FAILED
+        return Came.SETTLED

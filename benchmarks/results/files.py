@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,22 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
+def atomic(
+    path: Path, folder: Path | None = None, ready: Callable[[], None] = lambda: None
+) -> Iterator[Path]:
     """A file to write to that becomes ``path`` when the context ends; after an error it is gone.
 
     Args:
         folder: where it lies until then, on the same file system; None: beside ``path``.
+        ready: called just before it becomes ``path``; may raise.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = (folder or path.parent) / f".{path.name}.partial-{os.getpid()}"
+    partial = (folder or path.parent) / f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
+        ready()
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

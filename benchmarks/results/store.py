@@ -1,66 +1,104 @@
-"""The card store: a folder in which finished cells are cards, and running ones are locked and show a heartbeat.
+"""The card store: a folder in which finished cells are cards, and running ones have a lease and a heartbeat.
 
-cards/<id>.json           one finished cell each; appears by atomic rename and is never changed
+code.json                 the code whose workers may start cells, see :mod:`benchmarks.results.code`
+cards/<id>.json           one finished cell each; appears whole, once, and is never changed
 weights/<id>.safetensors  its trained weights, there before the card; none with weights=drop or after divergence
-work/<id>/lock            held by the process that runs the cell; the system frees it when that process dies
-work/<id>/heartbeat.json  who runs the cell, since when, how far; written anew every second
+work/<id>/lease/          who may work on the cell, see :mod:`benchmarks.results.lease`
+work/<id>/heartbeat.json  who runs the cell, since when, how far; tells others and decides nothing
 work/<id>/checkpoint.pt   where to continue; checkpoint.previous.pt where that can't be used
-work/<id>/failure.json    why the last try failed
+work/<id>/failure.json    each failed try and why, and whether the cell was given up
 work/<id>/stuck.txt       where it hung, if it did
 work/<id>/damaged/        files of it that could not be used; kept, unlike the others, when the cell is finished
+
+`docs/store.md` says what is guaranteed on which file system.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import secrets
 import socket
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import psutil
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.errors import UserError, one_line
-from benchmarks.results.card import Card, DamagedCardError, check_card
-from benchmarks.results.files import set_aside, write_json
+from benchmarks.results.card import Card, check_card
+from benchmarks.results.code import Code, code, other_code
+from benchmarks.results.disk import Disk, DiskError
+from benchmarks.results.heartbeat import LOOK_SECONDS, Heartbeat
+from benchmarks.results.lease import SECONDS, Lease, LeaseLostError, Leases
+from benchmarks.results.reading import read_card
+from benchmarks.terminal import warn_once
 
 if TYPE_CHECKING:
     from benchmarks.cell import Cell
+    from benchmarks.runtime import Runtime
 
-BEAT_SECONDS = 1.0
-STALE_SECONDS = 60.0
-"""A heartbeat of another machine older than this is a dead process's."""
+T = TypeVar("T")
+PATIENCE_SECONDS = 600.0
+"""So long the writing of a finished cell is tried on a disk that takes nothing."""
+PROBE_BYTES = 65536
+"""So much must fit on the disk for a store to be usable."""
 
 
 class Store:
-    """All cards below one folder. Any number of processes may use it at once.
+    """All cards below one folder. Any number of processes on any number of machines may use it at once.
 
     Args:
         read_only: nothing is made or written, and the folder must be a store already.
+        lease_seconds: a worker that gives no sign of life for so long loses its cell to another.
+        retries: a cell that has failed is tried so often again before it is given up.
+        code: of this process; None: whatever code may write.
+        disk, leases: what the folder lies on, and the leases there; the simulation has its own.
     """
 
-    def __init__(self, folder: Path, read_only: bool = False) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        read_only: bool = False,
+        lease_seconds: float = SECONDS,
+        retries: int = 0,
+        code: Code | None = None,
+        disk: Disk | None = None,
+        leases: Leases | None = None,
+    ) -> None:
+        self.folder, self.retries, self.code = folder, retries, code
+        self.disk = disk or Disk()
+        self.leases = leases or Leases(self.disk, lease_seconds)
         if read_only:
             if not self.cards.is_dir():
                 raise UserError(f"there is no card store in {folder}; say where it is (store=FOLDER)")
             return
         try:
-            self.cards.mkdir(parents=True, exist_ok=True)
-            (folder / "work").mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.cards):
-                pass  # a store that can't be written to is found out now, not after the training
+            self.disk.make_folder(self.cards)
+            self.disk.make_folder(folder / "work")
+            if disk is None:
+                with tempfile.TemporaryFile(dir=self.cards) as probe:
+                    probe.write(bytes(PROBE_BYTES))  # found out now, not after the training
+                    probe.flush()
         except OSError as error:
             raise UserError(
                 f"the card store {folder} can't be used: {error.strerror}; choose another (store=FOLDER)"
             ) from error
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Store:
+        """The store to write to that a run's settings ask for.
+
+        Raises:
+            UserError: it can't be written to, or other code is writing to it.
+        """
+        mine = code() if runtime.mixed_versions == "refuse" else None
+        store = cls(
+            runtime.store_folder, lease_seconds=runtime.lease_seconds, retries=runtime.retries, code=mine
+        )
+        store.enter()
+        return store
 
     @property
     def cards(self) -> Path:
@@ -69,11 +107,23 @@ class Store:
     def work(self, cell_id: str) -> Path:
         return self.folder / "work" / cell_id
 
-    def has(self, cell_id: str) -> bool:
-        return (self.cards / f"{cell_id}.json").is_file()
+    def card_path(self, cell_id: str) -> Path:
+        return self.cards / f"{cell_id}.json"
 
     def weights(self, cell_id: str) -> Path:
         return self.folder / "weights" / f"{cell_id}.safetensors"
+
+    def has(self, cell_id: str) -> bool:
+        return self.disk.exists(self.card_path(cell_id))
+
+    def finished(self) -> set[str]:
+        """The ids of all cells that have a card, by one look at the folder."""
+        names = self.disk.names(self.cards)
+        return {name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != "."}
+
+    def begun(self) -> set[str]:
+        """The ids of all cells that are not finished and that somebody has worked on, likewise."""
+        return set(self.disk.names(self.folder / "work"))
 
     def read(self, cell_id: str, cell: Cell | None = None) -> Card | None:
         """The card of a finished cell, or None. A damaged one is set aside, so that its cell is run again.
@@ -81,173 +131,222 @@ class Store:
         Args:
             cell: the cell itself where it is known; a card that states other settings counts as damaged.
         """
-        return read_card(self.cards / f"{cell_id}.json", cell)
+        return read_card(self.card_path(cell_id), cell)
 
-    def write(self, card: Card) -> None:
-        """Keep a finished cell for good."""
-        write_json(self.cards / f"{card['id']}.json", check_card(card))
+    def write(self, card: Card, check: Callable[[], None] = lambda: None) -> None:
+        """Keep a finished cell for good.
+
+        Args:
+            check: of the claim, see :meth:`Heartbeat.check`.
+
+        Raises:
+            LeaseLostError: another worker has the cell or has finished it; there is never a second card.
+        """
+        path = self.card_path(check_card(card)["id"])
+        text = json.dumps(card, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        try:
+            self.patiently(path, lambda: self.disk.publish(path, text, check))
+        except FileExistsError:
+            raise LeaseLostError(f"another worker has finished cell {card['id']}") from None
+        except DiskError as error:
+            aside = Path(tempfile.gettempdir()) / f"weightaug-{path.name}"
+            aside.write_text(text, encoding="utf-8")
+            raise DiskError(
+                f"{error}; the card lies in {aside}, move it to {path} when there is room"
+            ) from error
+
+    def patiently(self, path: Path, write: Callable[[], T]) -> T:
+        """Do ``write`` for the file ``path``, again and again while the disk is full, read-only or out of reach.
+
+        Raises:
+            DiskError: for more than :data:`PATIENCE_SECONDS`.
+            FileExistsError: as ``write`` does.
+        """
+        begun = self.disk.now()
+        while True:
+            try:
+                return write()
+            except FileExistsError:
+                raise
+            except OSError as error:
+                said = f"{path} can't be written: {error.strerror or one_line(error)}"
+                if self.disk.now() - begun >= PATIENCE_SECONDS:
+                    raise DiskError(
+                        f"{said}; the cell's checkpoint is kept, make room and run it again"
+                    ) from error
+                warn_once(f"{said}; trying for {PATIENCE_SECONDS / 60:.0f} minutes")
+                self.disk.wait(min(10.0, PATIENCE_SECONDS))
+
+    def enter(self) -> None:
+        """See that nobody works here with other code; the store is this code's then. Called before anything is run.
+
+        Raises:
+            UserError: somebody does.
+        """
+        stated = self._stated_code()
+        if self.code is None or stated.get("digest") == self.code.digest:
+            return
+        if stated and (busy := self.at_work(self.begun())):
+            raise other_code(self.folder, str(stated["name"]), self.code, busy)
+        self.disk.write(self.folder / "code.json", json.dumps(self.code.record(), indent=1) + "\n")
+
+    def _stated_code(self) -> dict[str, Any]:
+        return self._file(self.folder / "code.json", ("digest", "name"))
+
+    def at_work(self, cell_ids: Iterable[str]) -> str | None:
+        """Who works on one of the cells. A process of another machine is watched until it moves or its lease ends."""
+        watched = {cell_id: self.leases.holder(self.work(cell_id)) for cell_id in cell_ids}
+        while True:
+            for cell_id, holder in list(watched.items()):
+                now = self.leases.holder(self.work(cell_id))
+                if now and now != holder:
+                    return f"process {now.pid} on {now.host} runs cell {cell_id}"
+                if self.leases.free(self.work(cell_id)):
+                    del watched[cell_id]
+            if not watched:
+                return None
+            self.disk.wait(LOOK_SECONDS)
+
+    def acquire(self, cell_id: str) -> Lease | None:
+        """The lease on a cell that is not finished; None where somebody else has it, or where it is finished.
+
+        Raises:
+            UserError: workers with other code have begun to write to the store.
+        """
+        if self.code and (stated := self._stated_code()) and stated["digest"] != self.code.digest:
+            raise other_code(self.folder, str(stated["name"]), self.code, "it has taken over")
+        work = self.work(cell_id)
+        lease = self.leases.acquire(work)
+        if lease is None:
+            return None
+        try:
+            if self._surely_has(cell_id):
+                self.release(cell_id, lease)
+                return None
+            if lease.before and not self._advanced(cell_id):
+                died = f"its worker died: process {lease.before.pid} on {lease.before.host} was killed or crashed"
+                self.fail(cell_id, "", died, "")
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def release(self, cell_id: str, lease: Lease) -> None:
+        """Give a lease back; with it goes, where the cell is finished, all that was kept to continue it."""
+        finished = not lease.lost and self.has(cell_id)
+        if finished:
+            self._clear(self.work(cell_id))
+        lease.release()
+        if finished:
+            with suppress(OSError):  # files that were set aside stay
+                self.disk.remove_folder(self.work(cell_id))
 
     @contextmanager
     def claim(self, cell_id: str) -> Iterator[Heartbeat | None]:
-        """The exclusive right to run a cell, as its heartbeat; None where somebody else has it."""
-        work = self.work(cell_id)
-        work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work / "lock", blocking=False)
-        try:
-            lock.acquire()
-        except Timeout:
+        """The exclusive right to run a cell, as its heartbeat; None where somebody else has it or it is finished."""
+        lease = self.acquire(cell_id)
+        if lease is None:
             yield None
             return
         try:
-            if self._runs_elsewhere(cell_id):
-                yield None
-                return
-            with Heartbeat(work / "heartbeat.json") as heartbeat:
+            checkpoint = self.disk.stamp(self.work(cell_id) / "checkpoint.pt")
+            with Heartbeat(self.work(cell_id) / "heartbeat.json", lease, checkpoint=checkpoint) as heartbeat:
                 yield heartbeat
-            if self.has(cell_id):
-                _clear(work)
         finally:
-            lock.release()
+            self.release(cell_id, lease)
 
-    def _runs_elsewhere(self, cell_id: str) -> bool:
-        """Whether a process of another machine, whose lock may not be seen here, is at work on the cell."""
-        beat = self.heartbeat(cell_id)
-        return (
-            bool(beat) and beat["host"] != socket.gethostname() and time.time() - beat["time"] < STALE_SECONDS
-        )
+    def _surely_has(self, cell_id: str) -> bool:
+        """:meth:`has` that no cache answers: after a change of its own, an NFS client looks at a folder anew."""
+        probe = self.cards / f".look-{secrets.token_hex(8)}"
+        self.disk.create(probe)
+        with suppress(FileNotFoundError):  # an answer that got lost
+            self.disk.remove(probe)
+        return self.has(cell_id)
+
+    def _advanced(self, cell_id: str) -> bool:
+        """Whether the worker that last said something of the cell has written a checkpoint of it."""
+        beat = self._file(self.work(cell_id) / "heartbeat.json", ("checkpoint",))
+        return bool(beat) and beat["checkpoint"] != self.disk.stamp(self.work(cell_id) / "checkpoint.pt")
+
+    def _clear(self, work: Path) -> None:
+        """Remove what a finished cell leaves, but its lease, and nothing that was set aside."""
+        for name in self.disk.names(work):
+            if name in ("lease", "damaged"):
+                continue
+            with suppress(OSError):
+                for prepared in self.disk.names(work / name) if name.startswith(".lease-") else ():
+                    self.disk.remove(work / name / prepared)
+                remove = self.disk.remove_folder if name.startswith(".lease-") else self.disk.remove
+                remove(work / name)
 
     def heartbeat(self, cell_id: str) -> dict[str, Any]:
         """What the process that runs the cell last said of itself; empty where there is none."""
-        return _work_file(self.work(cell_id) / "heartbeat.json", ("host", "time", "fraction"))
+        return self._file(self.work(cell_id) / "heartbeat.json", ("host", "time", "fraction"))
 
     def running(self, cell_id: str) -> dict[str, Any]:
-        """The heartbeat of a cell that is being run; empty where nobody runs it, as after a process was killed."""
-        beat = self.heartbeat(cell_id)
-        here = bool(beat) and beat["host"] == socket.gethostname()
-        if not beat or time.time() - beat["time"] > STALE_SECONDS:
+        """The heartbeat of a cell that seems to be run, for showing; empty where nobody does, as after a kill.
+
+        One look can't tell whether a process of another machine lives, but for the time since the lease was last
+        renewed, which is the server's time against this machine's. Nothing is decided by it.
+        """
+        holder = self.leases.holder(self.work(cell_id))
+        if holder is None or self.leases.surely_dead(holder):
             return {}
-        return {} if here and not psutil.pid_exists(beat.get("pid", 0)) else beat
+        renewed = self.disk.stamp(self.work(cell_id) / "lease")
+        if renewed is None or time.time() - renewed / 1e9 > 2 * holder.seconds:
+            return {}
+        said = self.heartbeat(cell_id)
+        return said or {"host": holder.host, "pid": holder.pid, "time": renewed / 1e9, "fraction": 0.0}
 
-    def fail(self, cell_id: str, session: str, error: str, details: str) -> None:
-        write_json(
-            self.work(cell_id) / "failure.json",
-            {"session": session, "error": error, "details": details, "time": time.time()},
-        )
+    def fail(self, cell_id: str, session: str, error: str, details: str, final: bool = False) -> None:
+        """Note that a try of a cell has failed.
 
-    def failure(self, cell_id: str) -> dict[str, Any]:
-        """Why the last try of the cell failed; empty where it did not."""
-        return _work_file(self.work(cell_id) / "failure.json", ("session", "error"))
-
-
-def _clear(work: Path) -> None:
-    """Remove what a finished cell leaves, but nothing that was set aside."""
-    if not (work / "damaged").exists():
-        shutil.rmtree(work, ignore_errors=True)
-        return
-    for path in work.iterdir():
-        if path.is_file():
-            path.unlink(missing_ok=True)
-
-
-def read_card(path: Path, cell: Cell | None = None) -> Card | None:
-    """One card file, or None where there is none. A damaged one is set aside with a warning.
-
-    Args:
-        cell: the cell itself where it is known; a card that states other settings counts as damaged.
-    """
-    try:
-        return load_card(path, cell)
-    except FileNotFoundError:
-        return None
-    except DamagedCardError as error:
-        set_aside(path, f"damaged card ({one_line(error)}); its cell counts as not run")
-        return None
-
-
-def load_card(path: Path, cell: Cell | None = None) -> Card:
-    """The card in a file named after its cell.
-
-    Raises:
-        FileNotFoundError: there is none.
-        DamagedCardError: the file is no valid card, or that of another cell.
-    """
-    card = parse_card(path)
-    if card["id"] != path.stem:
-        raise DamagedCardError(f"is the card of cell {card['id']}")
-    if cell is not None and (setting := cell.contradiction(card["cell"])):
-        raise DamagedCardError(f"states another {setting} than the cell that it is named after")
-    return card
-
-
-def parse_card(path: Path) -> Card:
-    """The card in a file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        DamagedCardError: the file is no valid card.
-    """
-    try:
-        return card_from(path.read_bytes())
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DamagedCardError(one_line(error)) from error
-
-
-def card_from(content: bytes) -> Card:
-    """The card in a file's content, or a :class:`DamagedCardError`."""
-    try:
-        return check_card(json.loads(content))
-    except (ValueError, RecursionError) as error:
-        raise DamagedCardError(one_line(error)) from error
-
-
-def _work_file(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    """What a file of a running or failed cell says; empty where it is missing or makes no sense."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and all(key in content for key in needed) else {}
-
-
-class Heartbeat:
-    """Says once a second that its process lives, how far it is, and watches the memory it takes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fraction = 0.0
-        self.peak_memory = 0
-        self._started = time.time()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Heartbeat:
-        self._beat()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.path.unlink(missing_ok=True)
-
-    def _run(self) -> None:
-        while not self._stop.wait(BEAT_SECONDS):
-            self._beat()
-
-    def _beat(self) -> None:
-        self.watch_memory()
-        beat = {
+        Args:
+            final: trying again is of no use.
+        """
+        before = self.failure(cell_id)
+        attempt = {
+            "session": session,
+            "error": error,
+            "details": details,
+            "time": time.time(),
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started": self._started,
-            "time": time.time(),
-            "fraction": self.fraction,
         }
-        write_json(self.path, beat)
+        tries = before.get("tries", 0) + 1
+        known = {
+            **attempt,
+            "tries": tries,
+            "given_up": final or tries > self.retries,
+            "attempts": [*before.get("attempts", []), attempt],
+        }
+        self._write_failure(cell_id, known)
 
-    def watch_memory(self) -> int:
-        """The largest resident memory of this process, in bytes, seen since the cell began."""
-        self.peak_memory = max(self.peak_memory, psutil.Process().memory_info().rss)
-        return self.peak_memory
+    def failure(self, cell_id: str) -> dict[str, Any]:
+        """Why the last try failed, with all ``attempts`` and whether the cell is ``given_up``; empty if none did."""
+        return self._file(self.work(cell_id) / "failure.json", ("session", "error"))
+
+    def given_up(self, cell_id: str) -> str | None:
+        """The error for which the cell is not tried any more; None where it is."""
+        failure = self.failure(cell_id)
+        return str(failure["error"]) if failure.get("given_up") else None
+
+    def forgive(self, cell_ids: set[str]) -> None:
+        """Try those of the cells again that were given up; what is known of their failures stays."""
+        for cell_id in cell_ids & self.begun():
+            if failure := self.failure(cell_id):
+                self._write_failure(cell_id, {**failure, "tries": 0, "given_up": False})
+
+    def _write_failure(self, cell_id: str, known: dict[str, Any]) -> None:
+        self.disk.make_folder(self.work(cell_id))
+        self.disk.write(
+            self.work(cell_id) / "failure.json", json.dumps(known, indent=1, sort_keys=True) + "\n"
+        )
+
+    def _file(self, path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+        """What a small file of the store says; empty where it is missing or makes no sense."""
+        try:
+            content = json.loads(self.disk.read(path))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) and all(key in content for key in needed) else {}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ def save(
     inputs: Mapping[str, Any],
     model: nn.Module,
     state: Mapping[str, Any],
+    ready: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Write the weights of a trained cell by atomic rename; returns the entry ``weights`` of its card.
 
@@ -67,6 +68,7 @@ def save(
         folder: where the file lies until it is whole.
         inputs: what the model takes, as in the metadata.
         state: the method's state after training.
+        ready: called just before the file appears; may raise.
 
     Raises:
         UserError: the method's state holds more than tensors, numbers, strings, lists and dicts.
@@ -93,8 +95,11 @@ def save(
         "method": method,
     }
     metadata["sha256"] = _digest(tensors, metadata)
-    with atomic(path, folder) as partial:
-        save_file(tensors, partial, metadata)
+    with atomic(path, folder, ready) as partial:
+        try:
+            save_file(tensors, partial, metadata)
+        except SafetensorError as error:  # its word for a full disk
+            raise OSError(one_line(error)) from error
         size_in_bytes = partial.stat().st_size
     return {"sha256": metadata["sha256"], "bytes": size_in_bytes}
 

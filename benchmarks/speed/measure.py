@@ -116,6 +116,7 @@ class Device:
 
 def measure(device: Device, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Everything for the report of one device; what fails is told in place of its number."""
+    from benchmarks.speed.layouts import layouts
     from benchmarks.speed.others import others
 
     parts: dict[str, Callable[[], Any]] = {
@@ -123,6 +124,7 @@ def measure(device: Device, say: Callable[[str], None] = lambda text: None) -> d
         "losses": lambda: _losses(device),
         "steps": lambda: _steps(device, say),
         "epochs": lambda: _epochs(device, say),
+        "layouts": lambda: layouts(device),
         "others": lambda: others(device),
         "corruptions": lambda: _corruptions(device),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -34,15 +34,18 @@ def previous(path: Path) -> Path:
     return path.with_stem(f"{path.stem}.previous")
 
 
-def save(path: Path, cell: Cell, state: Mapping[str, Any]) -> None:
+def save(path: Path, cell: Cell, state: Mapping[str, Any], ready: Callable[[], None] = lambda: None) -> None:
     """Write ``state`` (tensors, numbers, strings, lists and dicts); what was at ``path`` is the previous one then.
 
     At every moment there is a whole checkpoint in one of the two places, once there was one at all.
+
+    Args:
+        ready: called just before the file appears; may raise.
     """
     content = {"version": VERSION, "cell": cell.id, "config": cell.as_dict(), **state}
     new = _new(path)
-    with atomic(new) as partial:
-        torch.save(_on_cpu(content), partial)
+    with atomic(new, ready=ready) as partial, partial.open("wb") as file:  # torch's own gives no OSError
+        torch.save(_on_cpu(content), file)
     if path.exists():
         path.replace(previous(path))
     new.replace(path)

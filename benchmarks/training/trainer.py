@@ -21,6 +21,7 @@ from benchmarks.errors import one_line
 from benchmarks.evaluation.official import official_errors
 from benchmarks.memory import is_out_of_memory
 from benchmarks.results.files import set_aside
+from benchmarks.terminal import warn
 from benchmarks.training import checkpoint
 from benchmarks.training.clock import Clock
 from benchmarks.training.engine import Engine
@@ -64,6 +65,7 @@ class Trainer:
     def __init__(self, cell: Cell, source: Source, data: DataSet, device: str, engine: str = "eager") -> None:
         self.cell, self.source, self.data, self.device = cell, source, data, device
         self.asked = engine
+        self.may_write: Callable[[], None] = lambda: None  # called before a checkpoint appears; may raise
         self.steps = steps_per_epoch(len(data.train), cell.recipe)
         self.schedule = schedule(cell.recipe, len(data.train))
         self._begin()
@@ -184,7 +186,10 @@ class Trainer:
                 "method": self.method.state_dict(),
                 "progress": vars(self.progress),
             }
-            checkpoint.save(path, self.cell, state)
+            try:
+                checkpoint.save(path, self.cell, state, self.may_write)
+            except OSError as error:  # a full disk must not cost the training
+                warn(f"the checkpoint {path} can't be written: {one_line(error)}; the one before it is kept")
 
     def _resume(self, path: Path | None) -> None:
         """Continue from the checkpoint at ``path`` or, if that can't be used, from the previous one."""

@@ -36,11 +36,14 @@ def test_one_command_measures_and_reports(tmp_path: Path) -> None:
     done = gpu_sh(tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed/cpu.json").read_text())
-    parts = [found[name] for name in ("limits", "losses", "steps", "epochs", "others", "corruptions")]
+    parts = [
+        found[name] for name in ("limits", "losses", "steps", "layouts", "epochs", "others", "corruptions")
+    ]
     assert not [part for part in parts if "failed" in part]
     assert all(row["held"] and row["deviation"] == 0 for row in found["losses"])  # it is the same engine
     assert {row["method"] for row in found["steps"]} >= {"SGD", "DAMP, M = 8", "SAM, M = 1"}
     assert all(row["over_hand_written"] > 0 and row["ran"] == "eager" for row in found["steps"])
+    assert all(row["chosen"] in row["over_plain"] for row in found["layouts"])
     text = (tmp_path / "speed.md").read_text()
     assert "a trial of the program, no measurement" in text
     assert "NOT RUN: there are no measurements of a GPU" in text

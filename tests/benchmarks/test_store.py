@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from benchmarks.config import load
 from benchmarks.errors import UserError
 from benchmarks.results.card import COSTS, MEASURED, REQUIRED, SCHEMA, DamagedCardError, check_card
+from benchmarks.results.disk import Disk
 from benchmarks.results.files import write_json
+from benchmarks.results.lease import LeaseLostError, Leases
 from benchmarks.results.store import Store
 
 
@@ -130,15 +133,53 @@ def test_a_killed_process_frees_its_claim(tmp_path: Path) -> None:
         assert claim is not None
 
 
-def test_a_live_heartbeat_of_another_machine_is_respected(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    beat = {"host": "elsewhere", "pid": 1, "started": 0, "time": time.time(), "fraction": 0.5}
-    write_json(store.work("aa") / "heartbeat.json", beat)
-    with store.claim("aa") as claim:
-        assert claim is None
-    write_json(store.work("aa") / "heartbeat.json", {**beat, "time": time.time() - 1000})
-    with store.claim("aa") as claim:
-        assert claim is not None
+class Clock(Disk):
+    """This machine's disk with a clock that the test moves."""
+
+    seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+
+def elsewhere(folder: Path, disk: Disk | None = None) -> Store:
+    """A store as a process on another machine has it."""
+    disk = disk or Disk()
+    return Store(folder, disk=disk, leases=Leases(disk, 60, ("elsewhere", os.getpid(), "other")))
+
+
+def test_a_lease_of_another_machine_ends_when_it_was_seen_unchanged_for_its_length(tmp_path: Path) -> None:
+    clock = Clock()
+    ours = Store(tmp_path, disk=clock, retries=1)
+    theirs = elsewhere(tmp_path).acquire("aa")
+    assert theirs is not None
+    for clock.seconds, renewed in ((0, False), (59, True), (61, False), (118, False)):
+        if renewed:
+            theirs.renew()
+        assert ours.acquire("aa") is None
+    clock.seconds = 119
+    mine = ours.acquire("aa")
+    assert mine is not None
+    assert mine.before is not None
+    assert mine.before.host == "elsewhere"
+    with pytest.raises(LeaseLostError):
+        theirs.renew()
+    theirs.release()  # takes nothing away from who has it now
+    mine.renew()
+    assert "worker died" in ours.failure("aa")["error"]
+
+
+def test_of_two_that_take_over_at_once_one_wins(tmp_path: Path) -> None:
+    clocks = [Clock(), Clock()]
+    rivals = [Store(tmp_path, disk=clock) for clock in clocks]
+    assert elsewhere(tmp_path).acquire("aa") is not None
+    for rival, clock in zip(rivals, clocks, strict=True):
+        assert rival.acquire("aa") is None
+        clock.seconds = 61
+
+    before = clocks[1].names(tmp_path / "work/aa/lease")
+    clocks[1].names = lambda folder: before  # type: ignore[method-assign]  # what a cache still says
+    assert [rival.acquire("aa") is not None for rival in rivals] == [True, False]
 
 
 def test_heartbeat_goes_on_and_says_how_far(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""What the process that runs a cell says of itself, second by second; and the lease that it renews."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.errors import one_line
+from benchmarks.results.files import write_json
+from benchmarks.results.lease import Lease, LeaseLostError
+from benchmarks.terminal import warn, warn_once
+
+LOOK_SECONDS = 1.0
+BEATS = 12
+"""So many renewals fit into a lease, at least: a slow server does not lose it."""
+
+
+class Heartbeat:
+    """The claim on a cell: renews its lease, says how far the cell is, and watches the memory it takes.
+
+    Args:
+        path: of the file that tells others.
+        facts: what else it tells.
+    """
+
+    def __init__(self, path: Path, lease: Lease, **facts: Any) -> None:
+        self.path, self.lease, self.facts = path, lease, facts
+        self.peak_memory = 0
+        self._fraction = 0.0
+        self._reports: list[tuple[float, float]] = []  # the first and the last (seconds, fraction)
+        self._told = 0.0  # the fraction in the file
+        self._started = time.time()
+        self._beaten = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def fraction(self) -> float:
+        """How much of the training is done. Setting it raises :class:`LeaseLostError` if the claim is lost."""
+        return self._fraction
+
+    @fraction.setter
+    def fraction(self, value: float) -> None:
+        if self.lease.lost:
+            self.check()
+        self._fraction = value
+        self._reports = [*self._reports[:1], (time.monotonic(), value)]
+
+    def check(self) -> None:
+        """To be called right before anything is written: whether the cell is still this process's.
+
+        Raises:
+            LeaseLostError: it is not; nothing may be written then.
+        """
+        self.lease.renew()
+
+    def __enter__(self) -> Heartbeat:
+        self._tell()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if not self.lease.lost:
+            self.path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        every = min(5 * LOOK_SECONDS, self.lease.holder.seconds / BEATS)
+        while not self._stop.wait(min(LOOK_SECONDS, every)):
+            self.watch_memory()
+            if self._fraction == self._told and time.monotonic() - self._beaten < every:
+                continue
+            try:
+                self.lease.renew()
+                self._tell()
+            except LeaseLostError:
+                warn(f"another worker has taken over the cell in {self.path.parent}; this one gives it up")
+                return
+            except OSError as error:  # perhaps for a while only; the lease is lost if somebody takes it
+                warn_once(f"{self.path}: {one_line(error)}; trying again")
+
+    def _tell(self) -> None:
+        self._beaten, self._told = time.monotonic(), self._fraction
+        said = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "time": time.time(),
+            "fraction": self._fraction,
+            "seconds_left": self._seconds_left(),
+        }
+        write_json(self.path, {**self.facts, **said})
+
+    def _seconds_left(self) -> float | None:
+        """By the pace since the first report; None before the second."""
+        if len(self._reports) < 2:
+            return None
+        (first, start), (last, fraction) = self._reports
+        if fraction <= start:
+            return None
+        pace = (last - first) / (fraction - start)
+        return max(0.0, (1 - fraction) * pace - (time.monotonic() - last))
+
+    def watch_memory(self) -> int:
+        """The largest resident memory of this process, in bytes, seen since the cell began."""
+        self.peak_memory = max(self.peak_memory, psutil.Process().memory_info().rss)
+        return self.peak_memory
