@@ -22,9 +22,9 @@ from benchmarks.runtime import Runtime
 
 STOP_SECONDS = workers.STOP_SECONDS
 POLL_SECONDS = 0.2
-IDLE_SECONDS = 180.0
-"""So long a worker that others wait to pay for stays when all cells left are with others: longer than it takes until a
-dead worker's cell is free for the next."""
+IDLE_LEASES = 3.0
+"""So many leases long a worker that holds what others could use stays when all cells left are with others; a dead
+worker's cell is free for the next after one."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Work:
     group: str  # the table
     command: str  # what the person typed, for the cards
     session: str  # of the command; a cell that failed in it is not tried again
-    idle_seconds: float = float("inf")  # see IDLE_SECONDS
+    idle_seconds: float = float("inf")  # see IDLE_LEASES
 
     def elsewhere(self) -> Work:
         """The same for processes that start in another folder."""
@@ -46,7 +46,7 @@ class Work:
         folders = (runtime.store_folder, runtime.data_folder, runtime.cache_folder)
         store, data, cache = (str(folder.resolve()) for folder in folders)
         there = replace(runtime, store=store, data=data, cache=cache)
-        return replace(self, runtime=there, idle_seconds=IDLE_SECONDS)
+        return replace(self, runtime=there, idle_seconds=IDLE_LEASES * runtime.lease_seconds)
 
     def do(self) -> None:
         """Be a worker, in this process, until nothing is left to do."""

@@ -19,7 +19,8 @@ from benchmarks.results.store import Store
 from benchmarks.terminal import note, warn
 
 if TYPE_CHECKING:
-    from benchmarks.launch.launcher import Launcher
+    from benchmarks.launch.launcher import Launcher, Work
+    from benchmarks.launch.progress import Watch
 
 __all__ = ["Request", "report", "reproduce"]
 
@@ -30,7 +31,7 @@ CARD_NAME = re.compile(r"[0-9a-f]{16}\.json")
 def reproduce(request: Request) -> int:
     """Train what is missing, then write the report. Returns 1 if some cell failed, else 0."""
     from benchmarks.launch.estimate import Throughput, describe, total
-    from benchmarks.launch.launcher import Work, attended
+    from benchmarks.launch.launcher import Work
     from benchmarks.launch.progress import Watch
     from benchmarks.launch.report_mirror import mirror_report
 
@@ -76,6 +77,8 @@ def reproduce(request: Request) -> int:
 
 def _train(launcher: Launcher, work: Work, count: int, watch: Watch) -> None:
     """Have ``count`` workers do what is left, and follow them unless nobody waits."""
+    from benchmarks.launch.launcher import attended
+
     for attempt in range(launcher.restarts + 1):
         left = len(work.cells) - len(watch.done) - len(watch.failed)
         if not left:

@@ -117,7 +117,7 @@ def test_folders_are_absolute_for_processes_elsewhere(
     there = work_in(Path("runs")).elsewhere()
     folders = (there.runtime.store, there.runtime.data, there.runtime.cache)
     assert folders == tuple(str(tmp_path / name) for name in ("runs", "images", "images/.cache"))
-    assert there.idle_seconds == launcher.IDLE_SECONDS
+    assert there.idle_seconds == 3 * there.runtime.lease_seconds
 
 
 class Slow(Launcher):
