@@ -16,7 +16,7 @@ from benchmarks.results.store import Store
 
 RECORDS = "RECORDS"
 """The variable of the environment that names the folder in which records are kept."""
-PATIENCE_SECONDS = 150.0
+PATIENCE_SECONDS = 300.0
 EPOCHS = 10
 TABLE = ["signnoise/tiny", "--scale", "smoke"]
 SETTINGS = [
