@@ -17,7 +17,7 @@ from benchmarks.results.card import Card
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store
-from benchmarks.runtime import Runtime, torchrun_processes
+from benchmarks.runtime import LOCAL, Runtime, torchrun_processes
 from benchmarks.terminal import note
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 def run(overrides: Sequence[str]) -> int:
     """Run one cell unless it is finished already; print its measurements and where the card lies."""
     cell, runtime = load(overrides)
+    if runtime.launcher.target != LOCAL:
+        raise UserError(
+            f"launcher={runtime.launcher.name}: `weightaug run` trains here; use `weightaug reproduce`"
+        )
     device = runtime.resolve_device()
     store = Store.of(runtime)
     if torchrun_processes() == 1 and (card := store.read(cell.id, cell)):
