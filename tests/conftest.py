@@ -16,7 +16,11 @@ from command_line import ROOT, CommandLine, Done
 
 from benchmarks import cli
 
-EXTRAS = {"timm": "weightaug/test_timm.py", "pytorch_optimizer": "baselines/test_sam_pytorch_optimizer.py"}
+EXTRAS = {
+    "timm": "weightaug/test_timm.py",
+    "pytorch_optimizer": "baselines/test_sam_pytorch_optimizer.py",
+    "ray": "engines/test_ray.py",
+}
 collect_ignore = [test for package, test in EXTRAS.items() if find_spec(package) is None]  # all are in [dev]
 
 

@@ -89,7 +89,9 @@ def mixing_shares(recipe: Recipe, steps: int, seed: int, epoch: int) -> list[flo
     return [float(share) for share in draw.beta(recipe.mixup_alpha, recipe.mixup_alpha, steps)]
 
 
-def mix(x: Tensor, y: Tensor, share: float, classes: int) -> tuple[Tensor, Tensor]:
+def mix(
+    x: Tensor, y: Tensor, share: float, classes: int, partner: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """``share`` of each example and 1 - share of its partner, the batch in reverse, for inputs and labels alike.
 
     The DAMP authors reverse the part of the batch that a GPU has before it is split into sub-batches; here that is
@@ -98,9 +100,15 @@ def mix(x: Tensor, y: Tensor, share: float, classes: int) -> tuple[Tensor, Tenso
     Args:
         x: inputs [N, ...].
         y: class numbers [N].
+        partner: inputs and class numbers of the part of the batch that this part, turned round, is mixed with; by
+            default (x, y), the whole batch.
 
     Returns:
         Mixed inputs [N, ...] and the labels' shares, float32 [N, classes].
     """
     labels = F.one_hot(y, classes).float()
-    return share * x + (1 - share) * x.flip(0), share * labels + (1 - share) * labels.flip(0)
+    if partner is None:
+        others, other_labels = x, labels
+    else:
+        others, other_labels = partner[0], F.one_hot(partner[1], classes).float()
+    return share * x + (1 - share) * others.flip(0), share * labels + (1 - share) * other_labels.flip(0)

@@ -26,7 +26,8 @@ class Forecast:
 
     def __init__(self, runtime: Runtime, cards: Throughput, place: Place) -> None:
         self.runtime, self.cards, self.known, self.peak = runtime, cards, place.known, place.peak
-        self.at_once = place.at_once
+        self.at_once, self.parts = place.at_once, runtime.devices * runtime.accumulate
+        self.speed_up = place.together if place.on_gpu else 1  # at best; processes on a CPU share its cores
         self.gain = place.packing.gain(self.at_once) if place.packing else 1.0
         self.process_bytes = self.known.worker_bytes if self.known and not place.on_gpu else 0.0
         self._derived: dict[str, Figures | None] = {}
@@ -42,9 +43,8 @@ class Forecast:
         figures = self.figures(kind)
         if work and figures and not (figures.derived_from and by_cards[1] != UNKNOWN):
             # With others beside it a cell takes longer, and all together less.
-            return figures.cell_seconds(
-                work
-            ) * self.at_once / self.gain, SCALED if figures.derived_from else CALIBRATED
+            seconds = figures.cell_seconds(work) * self.at_once / self.gain / self.speed_up
+            return seconds, SCALED if figures.derived_from else CALIBRATED
         if by_cards[1] != UNKNOWN:
             return by_cards
         rate = self.peak.peak(cell.recipe.precision) if self.peak else None
@@ -52,7 +52,7 @@ class Forecast:
             return 0.0, UNKNOWN
         need = need_of(kind)
         flops = work.steps * need.step_flops + work.evaluated * need.image_flops
-        return flops / rate * self.at_once, PEAK
+        return flops / rate * self.at_once / self.speed_up, PEAK
 
     def figures(self, kind: Kind) -> Figures | None:
         """The calibration's for the kind, derived where it has others alone."""
@@ -76,7 +76,7 @@ class Forecast:
         """The peak that the calibration saw, of the cell's whole batch; None where it saw none."""
         kind, _ = self.kind(cell)
         figures = self.known.kinds.get(kind.key) if self.known else None
-        whole = figures is not None and figures.batch == cell.recipe.batch_size
+        whole = figures is not None and figures.batch == cell.recipe.batch_size and self.parts == 1
         return figures.memory_bytes if figures and whole else None
 
     def kind(self, cell: Cell) -> tuple[Kind, Source]:

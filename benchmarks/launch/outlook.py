@@ -41,7 +41,7 @@ def by_row(
         left = total((forecast.seconds(cell), share) for cell, share in cells)
         needs = [need(forecast, cell) for cell, _ in cells]
         bases = " and ".join(dict.fromkeys(SHORT[basis] for basis in left.by_basis))
-        took = f"{'>= ' if PEAK in left.by_basis else ''}{left.seconds / place.at_once / 3600:.3g}"
+        took = f"{'>= ' if PEAK in left.by_basis else ''}{left.seconds / place.at_once * place.together / 3600:.3g}"
         told = left.unknown < sum(left.by_basis.values())
         most, source = max(needs, key=lambda pair: pair[0], default=(0.0, "-"))
         table.add_row(
@@ -60,7 +60,7 @@ def need(forecast: Forecast, cell: Cell) -> tuple[float, str]:
     measured = forecast.measured_bytes(cell)
     if measured is not None:
         return measured, "calibration"
-    return forecast.memory(cell).total + forecast.process_bytes, "computed"
+    return forecast.memory(cell).in_parts(forecast.parts) + forecast.process_bytes, "computed"
 
 
 def too_large(cells: Sequence[tuple[str, Cell]], forecast: Forecast, place: Place) -> Iterator[str]:
@@ -87,7 +87,7 @@ def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
     parts = forecast.memory(cell).parts_that_fit(place.memory - forecast.process_bytes, most)
     if parts is None:
         return f"nor do {most} parts of its batch; it takes a larger device"
-    here = place.count if place.hardware and place.count else parts
+    here = place.gpus if place.hardware and place.gpus else parts
     devices = max(n for n in PARTS if n <= min(parts, here))
     settings = [f"devices={devices}"] * (devices > 1) + [f"accumulate={parts // devices}"] * (devices < parts)
     instead = f", or accumulate={parts}" if devices == parts else ""
@@ -96,8 +96,10 @@ def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
 
 def layout(forecast: Forecast, cells: Sequence[Cell], place: Place) -> str:
     """How many cells at once on how many devices is cheapest, by what is known."""
-    workers, devices = place.at_once, f"{place.count} x {place.name}" if place.on_gpu else place.name
+    workers, devices = place.at_once, f"{place.gpus} x {place.name}" if place.on_gpu else place.name
     each = f"{workers} cell(s) at once on {'each' if place.on_gpu else 'them'}"
+    if place.together > 1:
+        each = f"each cell on {place.together} together"
     taken = max((need(forecast, cell)[0] for cell in cells), default=0.0)
     room = ""
     if place.memory is not None and taken:
@@ -122,6 +124,8 @@ def explained(place: Place, told: set[str]) -> Iterator[str]:
     if place.known and told & {CALIBRATED, SCALED}:
         machine = ", ".join(map(str, place.known.machine))
         yield f"calibration: {place.known.created}, torch {place.known.torch}, {machine}"
+    if place.together > 1 and place.on_gpu:
+        yield f"devices={place.together}: hours by calibration or peak as if these were {place.together} times as fast"
     if place.peak and PEAK in told:
         yield (
             f"peak rate: a bound, no measurement: {place.peak.name} does no more by its maker's data sheet "

@@ -31,7 +31,10 @@ class Place:
     workers: int  # processes, on all devices together
     threads: int  # of each
     why: str  # so many workers
-    count: int | None = 1  # devices; None where only the launcher knows
+    count: int | None = (
+        1  # devices, or groups of them that train a cell together; None where only the launcher knows
+    )
+    together: int = 1  # devices of such a group
     memory: float | None = None  # bytes of one
     known: Calibration | None = None
     peak: KnownDevice | None = None
@@ -40,6 +43,11 @@ class Place:
     @property
     def on_gpu(self) -> bool:
         return self.device.startswith("cuda")
+
+    @property
+    def gpus(self) -> int | None:
+        """Of all workers together; None where only the launcher knows."""
+        return self.count * self.together if self.count else None
 
     @property
     def can_tell(self) -> bool:
@@ -57,7 +65,9 @@ def known_place(runtime: Runtime, name: str) -> Place:
     label = f"{peak.gpu}, not looked for here"
     workers = runtime.workers or 1
     why = "as asked for" if runtime.workers else "one a GPU"
-    return Place("cuda", peak.gpu, label, {}, workers, 1, why, 1, peak.memory_bytes, peak=peak)
+    return Place(
+        "cuda", peak.gpu, label, {}, workers, 1, why, 1, runtime.devices, peak.memory_bytes, peak=peak
+    )
 
 
 def place_of(
@@ -78,7 +88,8 @@ def place_of(
         why = "as asked for" if runtime.workers else "as the launcher has room for"
         return Place(device, label, label, {}, workers, 1, why, None)
     known = calibration.read(runtime.store_folder, device)
-    packing = packing_of(known, cells, runtime)
+    # What was measured is one device's; a group of them trains one cell at a time.
+    packing = packing_of(known, cells, runtime) if runtime.devices == 1 else None
     count = launcher.worker_count(replace(runtime, workers=0), device, waiting)
     count = count if device.startswith("cuda") else 1
     chosen, why = _workers(runtime, packing, count, device)
@@ -87,7 +98,19 @@ def place_of(
     workers, threads = launcher.worker_count(chosen, device, waiting), launcher.thread_count(chosen, device)
     peak = device_called(here["gpu"]) if "gpu" in here else None
     return Place(
-        device, name, label, here, workers, threads, why, count, _memory(device), known, peak, packing
+        device,
+        name,
+        label,
+        here,
+        workers,
+        threads,
+        why,
+        count,
+        runtime.devices,
+        _memory(device),
+        known,
+        peak,
+        packing,
     )
 
 

@@ -84,7 +84,7 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
         lacking.insert(0, "a CUDA device (none is used)")
     for problem in lacking:
         print(f"missing: {problem}")
-    print(f"time left: {describe(left, workers, place.device, place.count)}")
+    print(f"time left: {describe(left, workers, place.device, place.gpus)}")
     return 0
 
 

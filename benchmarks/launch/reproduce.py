@@ -20,7 +20,8 @@ from benchmarks.results.store import Store
 from benchmarks.terminal import note, warn
 
 if TYPE_CHECKING:
-    from benchmarks.launch.launcher import Launcher
+    from benchmarks.launch.launcher import Launcher, Work
+    from benchmarks.launch.progress import Watch
 
 __all__ = ["Request", "report", "reproduce"]
 
@@ -32,7 +33,7 @@ def reproduce(request: Request) -> int:
     """Train what is missing, then write the report. Returns 1 if some cell failed, else 0."""
     from benchmarks.launch.estimate import Throughput, describe, total
     from benchmarks.launch.forecast import Forecast
-    from benchmarks.launch.launcher import Work, attended
+    from benchmarks.launch.launcher import Work
     from benchmarks.launch.place import place_of
     from benchmarks.launch.progress import Watch
     from benchmarks.launch.report_mirror import mirror_report
@@ -56,24 +57,14 @@ def reproduce(request: Request) -> int:
     note(
         f"{table} at scale {request.scale}: {len(cells)} cells, {len(watch.done)} finished before; "
         f"{count} worker(s) on {device} ({place.why}), store {store.folder}; "
-        f"expected: {describe(left, count, device, place.count)}"
+        f"expected: {describe(left, count, device, place.gpus)}"
     )
     begun = time.monotonic()
     work = Work(tuple(cells), runtime, device, place.threads, table, request.command, session)
-    for attempt in range(launcher.restarts + 1):
-        waiting = len(cells) - len(watch.done) - len(watch.failed)
-        if not waiting:
-            break
-        if attempt:
-            note("starting new workers")
-        with attended(launcher):
-            launcher.start(work, min(count, waiting))
-            if not launcher.wait:
-                note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")
-                return 0
-            watch.follow(launcher.alive)
-        if len(watch.done) + len(watch.failed) < len(cells):
-            note(f"workers ended with cells left to do: {launcher.ended()}")
+    _train(launcher, work, count, watch)
+    if not launcher.wait and len(watch.done) < len(cells):
+        note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")
+        return 0
     note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
     cards = request.cards(store.read)
     if any(cards.values()):
@@ -86,6 +77,25 @@ def reproduce(request: Request) -> int:
     if missing:
         note(f"{missing} cells are missing from the report; run the same command again to try them once more")
     return 1 if missing else 0
+
+
+def _train(launcher: Launcher, work: Work, count: int, watch: Watch) -> None:
+    """Have ``count`` workers do what is left, and follow them unless nobody waits."""
+    from benchmarks.launch.group import attended
+
+    for attempt in range(launcher.restarts + 1):
+        left = len(work.cells) - len(watch.done) - len(watch.failed)
+        if not left:
+            return
+        if attempt:
+            note(f"workers ended with cells left to do: {launcher.ended()}; starting new ones")
+        with attended(launcher):
+            launcher.start(work, min(count, left))
+            if not launcher.wait:
+                return
+            watch.follow(launcher.alive)
+    if len(watch.done) + len(watch.failed) < len(work.cells):
+        note(f"workers ended with cells left to do: {launcher.ended()}")
 
 
 def report(request: Request, folder: str | None) -> int:

@@ -22,9 +22,6 @@ from benchmarks.results.store import Store
 from benchmarks.runtime import Runtime
 from benchmarks.terminal import warn
 
-STOP_SECONDS = 30.0
-"""So long a worker may take to end with a checkpoint."""
-
 
 def work(
     cells: Sequence[Cell],
@@ -65,7 +62,7 @@ def _try(
     cell: Cell, runtime: Runtime, device: str, store: Store, group: str, command: str, session: str
 ) -> Came:
     """Run ``cell`` if nobody else has it. A failure is kept beside its checkpoint."""
-    from benchmarks.launch.run_cell import run_cell
+    from benchmarks.launch.devices import run_on_devices
 
     with store.claim(cell.id) as heartbeat:
         if heartbeat is None:
@@ -73,7 +70,7 @@ def _try(
         if store.given_up(cell.id):
             return Came.SETTLED
         try:
-            run_cell(cell, runtime, device, store, heartbeat, group, command)
+            run_on_devices(cell, runtime, device, store, heartbeat, group, command)
         except LeaseLostError:
             return Came.BUSY  # whoever has it now goes on with it
         except DiskError:

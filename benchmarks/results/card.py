@@ -36,7 +36,7 @@
                 3 flops for SGD but for what no gradient needs, twice that for SAM. flops_per_second =
                 training_flops images_per_second. matmul_flops_per_second: the highest rate of a large square matrix
                 product on the same device in the precision of the run, measured by the process that ran the cell,
-                with its threads. utilisation = flops_per_second / matmul_flops_per_second (MFU).
+                with its threads. utilisation = flops_per_second / (matmul_flops_per_second times the devices) (MFU).
                 energy_joules: of the whole device during training_seconds, by its own counter (NVML); null where it
                 has none. evaluation_batch_size: how many images a forward pass of the evaluation took, less than
                 evaluation.batch_size where the memory asked for it. With WAS also what DOM
@@ -50,7 +50,9 @@
                 from before weights were kept lack it
     provenance  commit, dirty, versions, hardware, device, command, started, finished (UTC, ISO 8601); engine: what was
                 asked for, what ran (null where nothing was left to train), why faster ones that were tried do not
-                run, seconds to prepare it
+                run, seconds to prepare it; devices: how many trained the cell together; accumulate: in how many parts
+                each ran its part of a batch. Cards from before there were several have neither. peak_memory_bytes
+                is then that of the process which had most, energy_joules that of all devices
 
 Errors are percentages as the papers print them. Raw measurements only: every aggregate is derived from here.
 """

@@ -16,10 +16,17 @@ from benchmarks.results.store import Store
 
 RECORDS = "RECORDS"
 """The variable of the environment that names the folder in which records are kept."""
-PATIENCE_SECONDS = 150.0
+PATIENCE_SECONDS = 300.0
 EPOCHS = 10
 TABLE = ["signnoise/tiny", "--scale", "smoke"]
-SETTINGS = ["device=cpu", "threads=1", "engine=eager", "wandb=disabled", "checkpoint_seconds=0.2"]
+SETTINGS = [
+    "device=cpu",
+    "threads=1",
+    "engine=eager",
+    "wandb=disabled",
+    "checkpoint_seconds=0.2",
+    "lease_seconds=10",
+]
 SETTINGS += [f"recipe.epochs={EPOCHS}", "dataset.corruptions={contrast: [0.4, 0.3, 0.2, 0.1, 0.05]}"]
 CELLS = 4  # two rows, two seeds
 SAME = ("cell", "status", "metrics", "curve", "weights")

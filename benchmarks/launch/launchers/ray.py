@@ -69,7 +69,7 @@ class Ray(Launcher):
         """How many workers the nodes hold at once."""
         needs = {name: need for name, need in (("CPU", self.cpus), ("GPU", self.gpus)) if need}
         fit = [min((node.get(name, 0) / needs[name] for name in needs), default=inf) for node in self._nodes]
-        return sum(int(number) if number < inf else cores() for number in fit)
+        return sum(int(number + 1e-9) if number < inf else cores() for number in fit)
 
     def _connect(self) -> None:
         import ray
@@ -140,7 +140,8 @@ class Ray(Launcher):
                 ray.get(task)
                 reasons["nothing free to do"] += 1
             except Exception as error:  # Ray's for a lost process or node, or any of the worker's
-                reasons[f"{type(error).__name__}: {one_line(error)}"] += 1
+                cause = getattr(error, "cause", None) or error
+                reasons[f"{type(cause).__name__}: {one_line(cause)}"] += 1
         return ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
 
 

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 from benchmarks import interruption
@@ -66,13 +68,13 @@ class Slurm(Launcher):
         self.memory, self.retries, self.notice, self.wait = memory_gb, retries, notice, wait
         self.options = options or {}
         self._job = ""
-        self._states: list[dict[str, str]] = []
+        self._states: list[dict[str, str]] = []  # of its jobs, when they were asked last
         self._asked = -ASK_SECONDS
         self._told = ""
 
     def prepare(self, runtime: Runtime) -> str:
         needed("submitit", "slurm")
-        for program in ("sbatch", "srun", "scontrol", "scancel"):
+        for program in ("sbatch", "srun", "scontrol", "scancel", "sinfo"):
             if shutil.which(program) is None:
                 raise UserError(
                     f"launcher=slurm: there is no {program} here; give the command where jobs are submitted"
@@ -80,7 +82,9 @@ class Slurm(Launcher):
         partitions = re.findall(r"PartitionName=(\S+)", _ask("scontrol", "--oneliner", "show", "partition"))
         if self.partition and not set(self.partition.split(",")) <= set(partitions):
             raise unknown_name("partition of Slurm", self.partition, partitions)
-        device, gpus = asked_device(runtime, self.gpus, there=True)
+        where = [f"--partition={self.partition}"] if self.partition else []
+        resources = _ask("sinfo", "--noheader", "--format=%G", *where)
+        device, gpus = asked_device(runtime, self.gpus, "gpu" in resources)
         self.gpus = int(gpus)
         return device
 
@@ -109,7 +113,8 @@ class Slurm(Launcher):
             additional_parameters=further,
         )
         try:
-            jobs = executor.map_array(_live, [work.elsewhere()] * count, [self.retries] * count)
+            with redirect_stderr(StringIO()):  # submitit repeats there what it raises
+                jobs = executor.map_array(_live, [work.elsewhere()] * count, [self.retries] * count)
         except Exception as error:  # submitit's for what sbatch says, after a head line of its own
             raise UserError(f"Slurm takes no jobs: {_said(error)}") from error
         self._job, self._states, self._told = jobs[0].job_id.partition("_")[0], [], ""
@@ -117,7 +122,7 @@ class Slurm(Launcher):
         note(f"Slurm job {self._job}: {count} worker(s), logs in {folder}")
 
     def alive(self) -> bool:
-        if time.monotonic() - self._asked >= ASK_SECONDS:
+        if self._job and time.monotonic() - self._asked >= ASK_SECONDS:
             self._states = self._ask_states()
             self._asked = time.monotonic()
             self._tell()

@@ -17,7 +17,8 @@ from benchmarks.cell import Cell
 from benchmarks.config import load
 from benchmarks.launch.estimate import CALIBRATED, FLOPS, MEASURED, PEAK, SCALED, UNKNOWN, Throughput
 from benchmarks.launch.forecast import Forecast
-from benchmarks.launch.place import known_place, place_of
+from benchmarks.launch.outlook import need, too_large
+from benchmarks.launch.place import Place, known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.planning import calibration
 from benchmarks.planning.calibration import Calibration, Figures
@@ -219,3 +220,24 @@ def test_a_cell_takes_about_as_long_as_is_told(monkeypatch: pytest.MonkeyPatch) 
         assert trainer.progress.step == work.steps
         assert 0.5 < told / taken < 2
     torch.set_num_threads(threads)
+
+
+def test_several_devices_for_a_cell() -> None:
+    cell = load(["dataset=imagenet_damp", "model=resnet50", "recipe=resnet_imagenet", "evaluation=clean"])[0]
+
+    def on(**settings: int) -> tuple[Forecast, Place]:
+        runtime = Runtime(**settings)  # type: ignore[arg-type]
+        place = known_place(runtime, "a100_80gb")
+        return Forecast(runtime, Throughput([], "cuda", {}), place), place
+
+    (one, alone), (two, pair), (slow, _) = on(), on(devices=2), on(accumulate=2)
+    assert (alone.gpus, pair.gpus) == (1, 2)
+    assert two.seconds(cell)[0] == pytest.approx(one.seconds(cell)[0] / 2)
+    assert slow.seconds(cell) == one.seconds(cell)
+    memory = one.memory(cell)
+    for forecast in (two, slow):
+        assert need(forecast, cell) == (memory.in_parts(2), "computed")
+    line = next(too_large([("row", cell)], one, alone))
+    assert re.search(
+        r"^does not fit: row: .* GB a cell, .* has 80 GB; \d+ parts of \d+ images would: devices=", line
+    )
