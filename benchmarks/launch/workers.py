@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
@@ -93,7 +93,10 @@ def _work(
             if cell_id is None:
                 time.sleep(candidates.pause())
             else:
-                came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                try:
+                    came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                except LeaseLostError:  # whoever has it now goes on with it
+                    came = Came.BUSY
                 candidates.tell(cell_id, came)
     except (UserError, OSError) as error:  # of the store: other cells would meet it, too
         warn(f"a worker ends: {one_line(error)}; what it had begun is kept in {store.folder}")
@@ -112,18 +115,15 @@ def _try(
             return Came.SETTLED
         try:
             run_cell(cell, runtime, device, store, heartbeat, group, command)
-        except LeaseLostError:
-            return Came.BUSY  # whoever has it now goes on with it
-        except DiskError:
-            raise  # of the store, not of the cell
+        except (LeaseLostError, DiskError):
+            raise  # not of the cell
         except Exception as error:  # one failing cell does not take the table with it
             known = isinstance(error, UserError)
             summary = str(error) if known else f"{type(error).__name__}: {one_line(error)}"
             details = "" if known else traceback.format_exc()
             final = known and not isinstance(error, PassingError)
-            with suppress(LeaseLostError):
-                heartbeat.check()
-                store.fail(cell.id, session, summary, details, final)
+            heartbeat.check()
+            store.fail(cell.id, session, summary, details, final)
             return Came.SETTLED if store.given_up(cell.id) else Came.FAILED
         return Came.SETTLED
 
