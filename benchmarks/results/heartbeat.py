@@ -111,7 +111,7 @@ class Heartbeat:
             "fraction": self._fraction,
             "seconds_left": self._seconds_left(),
         }
-        self.disk.write(self.path, json.dumps({**self.facts, **said}, indent=1, sort_keys=True) + "\n")
+        self.disk.write(self.path, json.dumps({**self.facts, **said}, sort_keys=True) + "\n")
 
     def _seconds_left(self) -> float | None:
         """By the pace since the first report; None before the second."""
