@@ -21,7 +21,6 @@ from benchmarks.terminal import note, warn
 __all__ = ["Request", "report", "reproduce"]
 
 WIDTH = 120
-RESTARTS = 2
 CARD_NAME = re.compile(r"[0-9a-f]{16}\.json")
 
 
@@ -51,7 +50,9 @@ def reproduce(request: Request) -> int:
         f"expected: {describe(left, workers_here, device)}"
     )
     begun = time.monotonic()
-    for _ in range(RESTARTS + 1):
+    rounds_in_vain = 0  # a cell that kills its worker takes as many as it has tries, and one more
+    while rounds_in_vain < request.runtime.retries + 2:
+        settled = len(watch.done) + len(watch.failed)
         processes = workers.start(
             cells, request.runtime, device, request.table.name, request.command, session
         )
@@ -61,6 +62,8 @@ def reproduce(request: Request) -> int:
                 process.join()
         if len(watch.done) + len(watch.failed) == len(cells):
             break
+        rounds_in_vain = rounds_in_vain + 1 if len(watch.done) + len(watch.failed) == settled else 0
+        store = Store.of(request.runtime)  # a disk that takes nothing any more is told once, here
         codes = ", ".join(sorted({str(process.exitcode) for process in processes}))
         note(f"workers ended with cells left to do (exit codes {codes}); starting new ones")
     note(f"{len(watch.done)} of {len(cells)} cells finished, {time.monotonic() - begun:.0f} s")
