@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -15,6 +13,7 @@ from benchmarks.errors import one_line
 from benchmarks.launch.estimate import UNKNOWN, Throughput, describe, duration, total
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
+from benchmarks.launch.status import by_row, unfinished
 from benchmarks.results.card import Card, DamagedCardError
 from benchmarks.results.reading import load_card
 from benchmarks.results.store import Store
@@ -99,33 +98,14 @@ def look(request: Request, cell_id: str) -> Planned:
     if not (folder / "cards").is_dir():
         return Planned(cell, "waiting", note=damage)
     store = Store(folder, read_only=True)
-    beat = store.running(cell_id)
-    if beat:
-        return Planned(cell, "running", note=_running(beat), left=1.0 - beat["fraction"])
-    failure = store.failure(cell_id)
-    if failure:
-        return Planned(cell, "failed", note=str(failure["error"]))
-    return Planned(cell, "waiting", note=damage)
-
-
-def _running(beat: dict[str, Any]) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(beat.get("started", beat["time"])))
-    return f"process {beat.get('pid', '?')} on {beat['host']} since {since}, {beat['fraction']:.0%} done"
+    seen = unfinished(store, cell)
+    left = 1.0 - seen.beat["fraction"] if seen.beat else 1.0
+    return Planned(cell, seen.state, note=seen.note or damage, left=left)
 
 
 def _by_row(request: Request, plan: list[Planned], throughput: Throughput) -> RichTable:
     """For each panel and row, how many cells are how far. Rows that share their cells share a line."""
-    titles = {row.name: row.title for row in request.table.rows}
-    panels = {panel.name: panel.label for panel in request.table.scale(request.scale).panels}
-    rows: dict[str, dict[tuple[str, str], None]] = {}
-    for (panel, row, _), cell_id in request.places.items():
-        rows.setdefault(cell_id, {})[panel, row] = None
-    lines: dict[tuple[str, str], list[Planned]] = {}
-    for found in plan:
-        places = list(rows[found.cell.id])
-        panel = " / ".join(dict.fromkeys(panels[panel] for panel, _ in places))
-        title = " / ".join(dict.fromkeys(titles[row] for _, row in places))
-        lines.setdefault((panel, title), []).append(found)
+    lines = by_row(request, ((found.cell.id, found) for found in plan))
     table = RichTable("panel", "row", box=None, header_style="bold")
     for head in ("cells", *STATES, "time left"):
         table.add_column(head, justify="right")
