@@ -149,6 +149,11 @@ class Source:
     published_sets: ClassVar[tuple[str, ...]] = ()
     """Published corruptions of its test images, likewise."""
 
+    counts: tuple[int, int] | None = None
+    """How many training and test images there are, where that is known before they are read: for plans."""
+    in_memory: ClassVar[bool] = True
+    """Whether the images are held on the device; others are streamed to it."""
+
     num_classes: int
     in_channels: int
     image_size: int
@@ -178,6 +183,10 @@ class Source:
         self.corruptions = check_severities(corruptions or {})
         self.corrupted, self.split, self.mean, self.std = corrupted, split, mean, std
         self.cache = cache or Runtime().cache_folder
+
+    def decoded_bytes(self) -> int:
+        """About what is kept in the cache of its images once they are decoded; for plans."""
+        return 0
 
     def needed_sets(self) -> tuple[str, ...]:
         """The entries of the config group ``files`` that this source reads."""

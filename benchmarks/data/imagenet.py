@@ -38,6 +38,8 @@ class ImageNet(Source):
     files: ClassVar[str] = "imagenet"
     published_sets: ClassVar[tuple[str, ...]] = ("imagenet_c", "imagenet_c_bar")
 
+    counts = (1_281_167, 50_000)
+    in_memory = False
     num_classes = 1000
     in_channels = 3
     image_size = 224
@@ -59,6 +61,11 @@ class ImageNet(Source):
         super().__init__(
             corruptions=corruptions, corrupted=corrupted, split=split, mean=mean, std=std, cache=cache
         )
+
+    def decoded_bytes(self) -> int:
+        """As if all training images were 4 : 3, and 500 x 375 pixels (a usual size there) with ``stored_side: 0``."""
+        side, (train, test) = self.stored_side or 375, self.counts
+        return self.in_channels * (train * side * side * 4 // 3 + test * self.image_size**2)
 
     def listing(self, root: Path, part: str) -> Listing:
         """The images of ``train`` or ``val``: all class folders are there and none is empty. Labels by sorted id."""

@@ -46,6 +46,7 @@ class Synthetic(Source):
             raise UserError(f"dataset.classes={classes}: must be at least 2")
         self.num_classes, self.in_channels, self.image_size = classes, channels, size
         self.train_images, self.test_images = train_images, test_images
+        self.counts = (train_images, test_images)
         super().__init__(corruptions=corruptions, split=split)
 
     def read(self, root: Path) -> DataSet:
