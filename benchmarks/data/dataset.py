@@ -38,6 +38,11 @@ class ImageSet(Protocol):
         """Height and width of every image before it is cut to the size that is read, int64 [N, 2] on the CPU."""
         ...
 
+    @property
+    def waited(self) -> float:
+        """For how many seconds the device has waited for images to come so far."""
+        ...
+
     def __len__(self) -> int: ...
 
     def to(self, device: str) -> ImageSet: ...
@@ -66,6 +71,8 @@ class Images:
 
     images: Tensor
     labels: Tensor
+
+    waited: ClassVar[float] = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)

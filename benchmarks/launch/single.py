@@ -10,6 +10,7 @@ from benchmarks import processor
 from benchmarks.config import load
 from benchmarks.errors import UserError
 from benchmarks.reports.measures import measure, unmeasured_types
+from benchmarks.results.card import Card
 from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store
 from benchmarks.terminal import note
@@ -40,7 +41,7 @@ def run(overrides: Sequence[str]) -> int:
             card = store.read(cell.id, cell) or run_cell(
                 cell, runtime, device, store, heartbeat, "single", command_line()
             )
-            note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")
+            note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}{_starved(card)}")
     else:
         note(f"{cell.label}: finished before, nothing to do")
     for mode, metrics in (card["metrics"] or {}).items():
@@ -58,3 +59,9 @@ def run(overrides: Sequence[str]) -> int:
         print(f"weights: {store.weights(cell.id)}")
     print(f"card: {store.cards / cell.id}.json")
     return 0
+
+
+def _starved(card: Card) -> str:
+    """How long the training waited for images, where they came from disk."""
+    share = card["cost"].get("starvation")
+    return f", {share:.1%} of the training time waiting for images" if share else ""
