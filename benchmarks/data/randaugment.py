@@ -10,8 +10,8 @@ nothing at 10 (its threshold is 256); contrast blends with the number of pixels 
 An operation is a function of (images [n, C, H, W], magnitudes [n]); an image's result does not depend on the others.
 For the operations of both, and for one image, they are torchvision's results on tensors, bit for bit.
 
-Nothing here waits for a GPU: what is drawn, which images an operation gets and its matrices are known on the CPU and are
-sent from there; no value comes back.
+Nothing here waits for a GPU: what is drawn, which images an operation gets and its matrices are known on the CPU and
+are sent from there; no value comes back.
 """
 
 from __future__ import annotations

@@ -41,11 +41,10 @@
                 has none. starvation: the share of training_seconds in which the device waited for images to come
                 from disk, 0 to 1; 0 where they lie on the device. evaluation_batch_size: how many images a forward
                 pass of the evaluation took, less than evaluation.batch_size where the memory asked for it. With WAS
-                also what DOM saves, in % of the multiply-adds of one pass: dom_saving_expected (over the draws of its transform;
-                left out where the outcomes are not finitely many), dom_saving_shift (over those of T1, the random
-                shift), dom_saving_axis, dom_saving_diagonal (every layer
-                draws a shift by one tap along one axis, along both), dom_saving_moved (mean over all shifts that
-                move)
+                also what DOM saves, in % of the multiply-adds of one pass: dom_saving_expected (over the draws of its
+                transform; left out where the outcomes are not finitely many), dom_saving_shift (over those of T1, the
+                random shift), dom_saving_axis, dom_saving_diagonal (every layer draws a shift by one tap along one
+                axis, along both), dom_saving_moved (mean over all shifts that move)
     weights     {"sha256", "bytes"} of the trained weights that lie beside the cards, see
                 :mod:`benchmarks.results.weights`; null where none were kept (weights=drop, divergence). Cards
                 from before weights were kept lack it

@@ -43,7 +43,7 @@ def test_a_card_says_where_the_time_went(weightaug: CommandLine, tmp_path: Path)
     for bad in ("fast", True):
         with pytest.raises(DamagedCardError, match="images_per_second that is not a number"):
             check_card({**card, "cost": {**cost, "images_per_second": bad}})
-    with pytest.raises(DamagedCardError, match="starvation of 1.5, outside 0 to 1"):
+    with pytest.raises(DamagedCardError, match=r"starvation of 1\.5, outside 0 to 1"):
         check_card({**card, "cost": {**cost, "starvation": 1.5}})
 
 

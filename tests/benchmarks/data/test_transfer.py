@@ -1,4 +1,4 @@
-"""The way to the device: what waits for what, on a made-up GPU with a clock of its own, and the seconds without work."""
+"""The way to the device: what waits for what, on a made-up GPU with a clock of its own, and its idle time."""
 
 from __future__ import annotations
 
