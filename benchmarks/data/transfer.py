@@ -44,9 +44,9 @@ class Feed:
     def batch(self, count: int) -> Tensor:
         """The next ``count`` images, on the device."""
         if self._copies is None:
-            asked = time.perf_counter()
+            begun = time.perf_counter()
             images = torch.cat(self._next(count)).to(self.device)
-            self.waited += time.perf_counter() - asked
+            self.waited += time.perf_counter() - begun
             return images
         steps = torch.cuda.current_stream(self.device)
         asked, came = (torch.cuda.Event(enable_timing=True) for _ in range(2))
