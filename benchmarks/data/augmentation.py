@@ -44,7 +44,9 @@ class Augmentation:
         """What is cut out of each image as it is read, in the order of ``order``."""
         if recipe.min_crop_area is not None:
             draw = generator(seed, "resized crop", epoch)
-            self.boxes = random_boxes(images.sizes, recipe.min_crop_area, draw)[order]
+            self.boxes = random_boxes(
+                images.sizes, recipe.min_crop_area, draw, recipe.crop_boxes, recipe.min_crop_covered
+            )[order]
         self.randaugment: RandAugment | None = None
         if recipe.randaugment != "none":
             self.randaugment = RandAugment(
