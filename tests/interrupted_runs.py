@@ -1,7 +1,7 @@
 """Small cells that are killed by SIGKILL again and again, each life in a process of its own; for the tests.
 
-As a program, ``python interrupted_runs.py METHOD ...`` (or ``"stream METHOD"``) prints a JSON object: what of each method's run differs from
-that of an uninterrupted one, and how often it was killed and continued.
+As a program, ``python interrupted_runs.py METHOD ...`` prints a JSON object: what of each method's run differs from
+that of an uninterrupted one, and how often it was killed and continued. ``"stream METHOD"``: on streamed images.
 """
 
 from __future__ import annotations

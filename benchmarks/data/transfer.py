@@ -45,7 +45,8 @@ class Feed:
         """The next ``count`` images, on the device."""
         if self._copies is None:
             begun = time.perf_counter()
-            images = torch.cat(self._next(count)).to(self.device)
+            pieces = self._next(count)
+            images = (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).to(self.device)
             self.waited += time.perf_counter() - begun
             return images
         steps = torch.cuda.current_stream(self.device)
