@@ -75,7 +75,8 @@ class SyntheticImageNet(ImageNet):
             if count < classes:
                 raise UserError(f"dataset.{name}={count}: must be at least one for each of {classes} classes")
         self.num_classes, self.image_size, self.images_seed = classes, size, images_seed
-        self.counts = dict(zip(PARTS, (train_images, test_images), strict=True))
+        self.counts = (train_images, test_images)
+        self.of_part = dict(zip(PARTS, self.counts, strict=True))
         self.resized = round(size / SEEN)
         super().__init__(
             stored_side=self.resized if stored_side is None else stored_side,
@@ -113,8 +114,8 @@ class SyntheticImageNet(ImageNet):
         with FileLock(self.folder / "lock"):
             folders = _Folders(self)
             if len(folders):
-                note(f"making {sum(self.counts.values()):,} images in {self.folder}, once")
-            processes = min(cores(), len(folders)) if sum(self.counts.values()) > 1000 else 0
+                note(f"making {sum(self.counts):,} images in {self.folder}, once")
+            processes = min(cores(), len(folders)) if sum(self.counts) > 1000 else 0
             for failed in DataLoader(folders, batch_size=None, num_workers=processes):
                 if failed:
                     raise OSError(0, failed)
@@ -161,7 +162,7 @@ class _Folders(Dataset[str]):
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
-            for number in range(label, self.source.counts[part], self.source.num_classes):
+            for number in range(label, self.source.of_part[part], self.source.num_classes):
                 pixels = self.source.picture(part, number, self.colours).permute(1, 2, 0).numpy()
                 Image.fromarray(pixels).save(partial / f"{number:07}.jpg", quality=QUALITY)
             partial.rename(target)
