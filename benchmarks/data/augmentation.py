@@ -14,6 +14,7 @@ from benchmarks.cell import Recipe
 from benchmarks.data.dataset import ImageSet
 from benchmarks.data.randaugment import RandAugment
 from benchmarks.data.resampling import random_boxes
+from benchmarks.data.transfer import send
 from weightaug.random import derive_seed
 
 
@@ -38,12 +39,14 @@ class Augmentation:
         draw = generator(seed, "augmentation", epoch)
         shifts = torch.randint(0, 2 * recipe.crop_padding + 1, (examples, 2), generator=draw)
         flips = torch.rand(examples, generator=draw) < 0.5
-        self.shifts, self.flips = shifts[order].to(device), flips[order].to(device)
+        self.shifts, self.flips = send(shifts[order], device), send(flips[order], device)
         self.boxes: Tensor | None = None
         """What is cut out of each image as it is read, in the order of ``order``."""
         if recipe.min_crop_area is not None:
             draw = generator(seed, "resized crop", epoch)
-            self.boxes = random_boxes(images.sizes, recipe.min_crop_area, draw)[order]
+            self.boxes = random_boxes(
+                images.sizes, recipe.min_crop_area, draw, recipe.crop_boxes, recipe.min_crop_covered
+            )[order]
         self.randaugment: RandAugment | None = None
         if recipe.randaugment != "none":
             self.randaugment = RandAugment(

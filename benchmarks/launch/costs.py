@@ -51,6 +51,7 @@ def cost(trainer: Trainer, source: Source, others: Mapping[str, float], memory: 
         "flops_per_second": flops * images,
         "matmul_flops_per_second": rate,
         "utilisation": flops * images / (rate * trainer.processes.count),
+        "starvation": min(1.0, progress.seconds.get("waiting", 0.0) / seconds["training"]),
         "energy_joules": progress.joules.get("training"),
         "peak_memory_bytes": memory,
         "resumed": progress.resumed,

@@ -61,11 +61,12 @@ class Launcher(ABC):
     """Starts workers and looks after them.
 
     Attributes:
-        restarts: how often the command starts new workers where some ended with cells left to do.
+        restarts: whether the command starts new workers where some ended with cells left to do; if not, the engine
+            does so.
         wait: whether the command stays until the workers end.
     """
 
-    restarts = 0
+    restarts = False
     wait = True
 
     @abstractmethod

@@ -86,7 +86,7 @@ def place_of(
         workers = launcher.worker_count(runtime, device, waiting)
         label = f"{device} (of launcher={runtime.launcher.name})"
         why = "as asked for" if runtime.workers else "as the launcher has room for"
-        return Place(device, label, label, {}, workers, 1, why, None)
+        return Place(device, label, label, {}, workers, launcher.thread_count(runtime, device), why, None)
     known = calibration.read(runtime.store_folder, device)
     # What was measured is one device's; a group of them trains one cell at a time.
     packing = packing_of(known, cells, runtime) if runtime.devices == 1 else None

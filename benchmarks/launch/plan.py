@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -19,6 +17,7 @@ from benchmarks.launch.forecast import Forecast
 from benchmarks.launch.place import Place, known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
+from benchmarks.launch.status import by_row, unfinished
 from benchmarks.results.card import Card, DamagedCardError
 from benchmarks.results.reading import load_card
 from benchmarks.results.store import Store
@@ -99,7 +98,7 @@ def _print_costs(
     """Hours and memory of each row, what does not fit, disk and packing."""
     rows = {
         (panel, row): [(found.cell, found.left) for found in cells if not found.card]
-        for (panel, row), cells in _lines(request, plan).items()
+        for (panel, row), cells in by_row(request, ((found.cell.id, found) for found in plan)).items()
     }
     waiting = [found.cell for found in plan if not found.card]
     console.print(outlook.by_row(rows, forecast, place))
@@ -135,34 +134,9 @@ def look(request: Request, cell_id: str) -> Planned:
     if not (folder / "cards").is_dir():
         return Planned(cell, "waiting", note=damage)
     store = Store(folder, read_only=True)
-    beat = store.running(cell_id)
-    if beat:
-        return Planned(cell, "running", note=_running(beat), left=1.0 - beat["fraction"])
-    failure = store.failure(cell_id)
-    if failure:
-        return Planned(cell, "failed", note=str(failure["error"]))
-    return Planned(cell, "waiting", note=damage)
-
-
-def _running(beat: dict[str, Any]) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(beat.get("started", beat["time"])))
-    return f"process {beat.get('pid', '?')} on {beat['host']} since {since}, {beat['fraction']:.0%} done"
-
-
-def _lines(request: Request, plan: list[Planned]) -> dict[tuple[str, str], list[Planned]]:
-    """The cells by panel and row, as they are titled. Rows that share their cells share a line."""
-    titles = {row.name: row.title for row in request.table.rows}
-    panels = {panel.name: panel.label for panel in request.table.scale(request.scale).panels}
-    rows: dict[str, dict[tuple[str, str], None]] = {}
-    for (panel, row, _), cell_id in request.places.items():
-        rows.setdefault(cell_id, {})[panel, row] = None
-    lines: dict[tuple[str, str], list[Planned]] = {}
-    for found in plan:
-        places = list(rows[found.cell.id])
-        panel = " / ".join(dict.fromkeys(panels[panel] for panel, _ in places))
-        title = " / ".join(dict.fromkeys(titles[row] for _, row in places))
-        lines.setdefault((panel, title), []).append(found)
-    return lines
+    seen = unfinished(store, cell)
+    left = 1.0 - seen.beat["fraction"] if seen.beat else 1.0
+    return Planned(cell, seen.state, note=seen.note or damage, left=left)
 
 
 def _by_row(request: Request, plan: list[Planned], throughput: Forecast) -> RichTable:
@@ -170,7 +144,7 @@ def _by_row(request: Request, plan: list[Planned], throughput: Forecast) -> Rich
     table = RichTable("panel", "row", box=None, header_style="bold")
     for head in ("cells", *STATES, "time left"):
         table.add_column(head, justify="right")
-    for (panel, title), cells in _lines(request, plan).items():
+    for (panel, title), cells in by_row(request, ((found.cell.id, found) for found in plan)).items():
         counts = Counter(found.state for found in cells)
         left = total((throughput.seconds(found.cell), found.left) for found in cells if not found.card)
         bound = "≥ " if PEAK in left.by_basis else ""

@@ -83,19 +83,26 @@ def _train(launcher: Launcher, work: Work, count: int, watch: Watch) -> None:
     """Have ``count`` workers do what is left, and follow them unless nobody waits."""
     from benchmarks.launch.group import attended
 
-    for attempt in range(launcher.restarts + 1):
-        left = len(work.cells) - len(watch.done) - len(watch.failed)
-        if not left:
-            return
-        if attempt:
-            note(f"workers ended with cells left to do: {launcher.ended()}; starting new ones")
+    retries = work.runtime.retries
+    in_vain = 0  # a cell that kills its worker takes as many rounds as it has tries, and one more
+    while left := len(work.cells) - len(watch.done) - len(watch.failed):
         with attended(launcher):
             launcher.start(work, min(count, left))
             if not launcher.wait:
                 return
             watch.follow(launcher.alive)
-    if len(watch.done) + len(watch.failed) < len(work.cells):
-        note(f"workers ended with cells left to do: {launcher.ended()}")
+        settled = left + len(watch.done) + len(watch.failed) - len(work.cells)
+        if settled == left:
+            return
+        in_vain = 0 if settled else in_vain + 1
+        again = launcher.restarts and in_vain < retries + 2
+        note(
+            f"workers ended with cells left to do: {launcher.ended()}"
+            + ("; starting new ones" if again else "")
+        )
+        if not again:
+            return
+        Store.of(work.runtime)  # a disk that takes nothing any more is told once, here
 
 
 def report(request: Request, folder: str | None) -> int:

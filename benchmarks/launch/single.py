@@ -82,8 +82,10 @@ def _trained(cell: Cell, runtime: Runtime, device: str, store: Store, processes:
                 run_cell(*arguments, processes)
         if not processes.first:
             return None
-        note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")
-        return store.read(cell.id, cell)
+        card = store.read(cell.id, cell)
+        starved = _starved(card) if card else ""
+        note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}{starved}")
+        return card
 
 
 def _tell(card: Card, store: Store) -> int:
@@ -102,3 +104,9 @@ def _tell(card: Card, store: Store) -> int:
         print(f"weights: {store.weights(card['id'])}")
     print(f"card: {store.cards / card['id']}.json")
     return 0
+
+
+def _starved(card: Card) -> str:
+    """How long the training waited for images, where they came from disk."""
+    share = card["cost"].get("starvation")
+    return f", {share:.1%} of the training time waiting for images" if share else ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 
 from benchmarks import processor
 from benchmarks.cell import Cell
@@ -47,7 +46,10 @@ def work(
         while candidates:
             cell_id = candidates.next()
             if cell_id is not None:
-                came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                try:
+                    came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                except LeaseLostError:  # whoever has it now goes on with it
+                    came = Came.BUSY
                 candidates.tell(cell_id, came)
                 busy = busy if came is Came.BUSY else time.monotonic()
             elif time.monotonic() - busy > idle_seconds:
@@ -71,17 +73,14 @@ def _try(
             return Came.SETTLED
         try:
             run_on_devices(cell, runtime, device, store, heartbeat, group, command)
-        except LeaseLostError:
-            return Came.BUSY  # whoever has it now goes on with it
-        except DiskError:
-            raise  # of the store, not of the cell
+        except (LeaseLostError, DiskError):
+            raise  # not of the cell
         except Exception as error:  # one failing cell does not take the table with it
             known = isinstance(error, UserError)
             summary = str(error) if known else f"{type(error).__name__}: {one_line(error)}"
             details = "" if known else traceback.format_exc()
             final = known and not isinstance(error, PassingError)
-            with suppress(LeaseLostError):
-                heartbeat.check()
-                store.fail(cell.id, session, summary, details, final)
+            heartbeat.check()
+            store.fail(cell.id, session, summary, details, final)
             return Came.SETTLED if store.given_up(cell.id) else Came.FAILED
         return Came.SETTLED

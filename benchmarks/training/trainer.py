@@ -48,7 +48,8 @@ class Progress:
     step: int = 0
     batch: int = 0  # within the epoch
     loss: float = 0.0  # the sum over those batches
-    # Of the parts of the run that exclude each other: training, compile, checkpoint, evaluation.
+    # Of the parts of the run that exclude each other: training, compile, checkpoint, evaluation. Of the training
+    # besides: waiting, the seconds for which the device waited for images.
     seconds: dict[str, float] = field(default_factory=dict)
     joules: dict[str, float] = field(default_factory=dict)  # likewise; empty where nothing counts them
     resumed: int = 0
@@ -160,9 +161,11 @@ class Trainer:
         self.model.train()
         done = self.progress
         total = torch.tensor(done.loss, device=self.device)
+        waited = done.seconds.get("waiting", 0.0) - self.data.train.waited
 
         def count() -> None:
             done.loss = float(total)  # waits for the device: at the end and for checkpoints only
+            done.seconds["waiting"] = waited + self.data.train.waited
 
         with self.clock("training"), watchdog or nullcontext():
             for x, y in epoch_batches(

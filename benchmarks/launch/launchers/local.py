@@ -17,14 +17,11 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Local(Launcher):
-    """Processes that are started here and end with the command, even if that is killed.
+    """Processes that are started here and end with the command, even if that is killed."""
 
-    Args:
-        retries: how often new workers are started where some died with cells left to do.
-    """
+    restarts = True
 
-    def __init__(self, retries: int = 2) -> None:
-        self.restarts = retries
+    def __init__(self) -> None:
         self._group = Group()
 
     def prepare(self, runtime: Runtime) -> str:
