@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from weightaug.method import Criterion, Method, backpropagate
@@ -110,8 +108,8 @@ class Dropout(Method):
     """The gradient with random activations set to zero with probability p, the others divided by 1 - p.
 
     Active in :meth:`backward` only; the model's own dropout layers work as they do. The masks are a function
-    of (seed, step, place), and of the process's rank. One forward and one backward pass. With ``p=0`` this is
-    SGD bit for bit.
+    of (seed, step, place), drawn for the whole mini-batch whatever part of it is given. One forward and one
+    backward pass. With ``p=0`` this is SGD bit for bit.
 
     The DAMP paper uses it as a baseline (section 5) with p = 0.05 (ResNet-50) and 0.1 (ViT) and states
     neither the places nor the p of its CIFAR and TinyImageNet runs; the authors' code has no dropout. Hence
@@ -175,8 +173,7 @@ class Dropout(Method):
     def _drop(self, place: int, x: Tensor) -> Tensor:
         if not self._active or self.p == 0:
             return x
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        generator = self.random.generator(x.device, self.step, "mask", place, self._calls[place], rank)
+        generator = self.random.generator(x.device, self.step, "mask", place, self._calls[place], 0)
         self._calls[place] += 1  # a module that is called twice gets two masks
-        kept = torch.empty_like(x).bernoulli_(1 - self.p, generator=generator)
+        kept = self.part.draw(x, lambda whole: whole.bernoulli_(1 - self.p, generator=generator))
         return x * kept.div_(1 - self.p)

@@ -68,6 +68,7 @@ class _SharpnessAware(Method):
         raise NotImplementedError
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+        self.copies.take(self.part)
         trained = {name: p for name, p in self.weights.items() if p.requires_grad}
         count = len(self.copies)
         clean = {name: p.detach().expand(count, *p.shape).requires_grad_() for name, p in trained.items()}

@@ -18,6 +18,7 @@ PROTOCOL_VERSION = 2
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("float32", "tf32", "bf16")
 BATCH_NORM = ("running", "reestimated", "batch")
+CROP_BOXES = ("torchvision", "official")
 PROTOCOLS = ("official",)
 """What good practice would do (`corrected`) is so far a matter of single settings, such as evaluation.batch_norm."""
 SCALES = ("full", "reduced", "smoke")
@@ -91,6 +92,8 @@ class Recipe:
     crop_padding: int = 0
     flip: bool = False
     min_crop_area: float | None = None  # random resized crop of at least this share of the area; null: none
+    crop_boxes: str = "torchvision"  # whose way of drawing them, see benchmarks/data/resampling.py
+    min_crop_covered: float = 0.0  # official: boxes with a smaller share of the area are drawn again
     randaugment: str = "none"  # whose operations and magnitudes, see benchmarks/data/randaugment.py
     randaugment_layers: int = 2
     randaugment_magnitude: int = 10  # torchvision: 0 to 30; official: 0 to 10
@@ -131,6 +134,11 @@ class Recipe:
             raise UserError(f"recipe.min_crop_area={area}: a share of the area above 0 and up to 1, or null")
         if area is not None and self.crop_padding:
             raise UserError("recipe.min_crop_area and recipe.crop_padding are both set; one crop is enough")
+        _choice("recipe.crop_boxes", self.crop_boxes, CROP_BOXES)
+        if self.min_crop_covered and (area is None or self.crop_boxes != "official"):
+            raise UserError("recipe.min_crop_covered needs recipe.crop_boxes=official and a min_crop_area")
+        if not 0 <= self.min_crop_covered < 1:
+            raise UserError(f"recipe.min_crop_covered={self.min_crop_covered}: a share from 0 to below 1")
         _choice("recipe.randaugment", self.randaugment, tuple(RANDAUGMENTS))
         most = RANDAUGMENTS[self.randaugment]
         if self.randaugment_layers < 1 or not 0 <= self.randaugment_magnitude <= most:

@@ -74,9 +74,9 @@ def postponed() -> Iterator[None]:
     check()
 
 
-def requested() -> bool:
-    """Whether a signal waits to be heeded."""
-    return _received is not None
+def requested() -> int:
+    """The number of the signal that waits to be heeded, or 0."""
+    return _received or 0
 
 
 def check() -> None:

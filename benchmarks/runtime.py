@@ -33,8 +33,10 @@ class Runtime:
     wandb: str = "offline"
     launcher: Component = field(default_factory=lambda: Component("local", LOCAL, {}, {}))
     workers: int = (
-        0  # worker processes; 0: as many as the launcher has room for, locally one a GPU or a CPU core
+        0  # worker processes, each with ``devices`` of them; 0: as many as the launcher has room for
     )
+    devices: int = 1  # how many devices train a cell together, with a process for each
+    accumulate: int = 1  # in how many parts, one after another, a device runs its part of every batch
     threads: int = 0  # CPU threads of a worker; 0: the cores divided among the workers
     engine: str = "auto"  # how training steps are run: auto, eager, compiled or graph
     checkpoint_seconds: float = 60.0
@@ -58,6 +60,12 @@ class Runtime:
             raise unknown_name("value of engine", self.engine, ENGINES)
         if self.device.partition(":")[0] not in DEVICES:
             raise unknown_name("device", self.device, DEVICES)
+        if self.devices < 1 or self.accumulate < 1:
+            raise UserError(f"devices={self.devices} accumulate={self.accumulate}: both must be at least 1")
+        if (started := torchrun_processes()) > 1 and self.devices not in (1, started):
+            raise UserError(
+                f"devices={self.devices}, but torchrun has started {started} processes; leave out devices"
+            )
         if self.workers < 0 or self.threads < 0:
             raise UserError("workers and threads must not be negative (0 chooses for you)")
 
@@ -78,8 +86,11 @@ class Runtime:
         import torch
 
         available = torch.cuda.is_available()
+        if self.device == "auto" and not available:
+            return "cpu"
         if self.device == "auto":
-            return "cuda" if available else "cpu"
+            self._check_devices(0)
+            return "cuda"
         kind, _, index = self.device.partition(":")
         if kind == "cuda":
             if not available:
@@ -90,20 +101,37 @@ class Runtime:
                 raise UserError(
                     f"device={self.device}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
                 )
+            self._check_devices(int(index or 0))
         return self.device
 
+    def _check_devices(self, first: int) -> None:
+        """Whether there are GPUs from ``first`` on for all processes of all workers that were asked for."""
+        needed, here = self.devices * max(1, self.workers), self._gpus(first)
+        if self.devices > 1 and needed > here:
+            asked = f"devices={self.devices}" + (f" workers={self.workers}" if self.workers > 1 else "")
+            raise UserError(f"{asked} takes {needed} GPUs, and there are {here}; use fewer, or torchrun")
+
     def worker_count(self, device: str) -> int:
-        """How many workers there are on this machine; ``cuda`` is all its GPUs, ``cuda:1`` is one."""
+        """How many workers there are on this machine; ``cuda`` is all its GPUs, ``cuda:1`` the first of one worker."""
         if self.workers or not device.startswith("cuda"):
-            return self.workers or cores()
+            return self.workers or max(1, cores() // self.devices)
+        return max(1, self._gpus(0) // self.devices) if device == "cuda" else 1
+
+    def _gpus(self, first: int) -> int:
         import torch
 
-        return torch.cuda.device_count() if device == "cuda" else 1
+        return torch.cuda.device_count() - first
 
     def thread_count(self, device: str) -> int:
         return self.threads or max(1, cores() // self.worker_count(device))
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many CPU cores this process may use; the processes that train a cell together share them."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, here // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def torchrun_processes() -> int:
+    """How many processes torchrun has started together with this one; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1

@@ -1,7 +1,7 @@
 """Small cells that are killed by SIGKILL again and again, each life in a process of its own; for the tests.
 
 As a program, ``python interrupted_runs.py METHOD ...`` prints a JSON object: what of each method's run differs from
-that of an uninterrupted one, and how often it was killed and continued.
+that of an uninterrupted one, and how often it was killed and continued. ``"stream METHOD"``: on streamed images.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 
 from benchmarks.config import load
 from benchmarks.data.dataset import DataSet, Images, Source
+from benchmarks.data.streaming import ImageStream
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.training.trainer import Trainer
 
@@ -36,6 +38,33 @@ SETTINGS = [
 STEPS = 8  # of a run: 64 images, 2 epochs
 PLACES = ("step", "write", "rename 1", "rename 2", "rename 3")
 """Where in a step and in the checkpoint after it: before the optimizer, with the file written, before each renaming."""
+
+
+STREAM = [
+    *("dataset=imagenet_synthetic", "dataset.size=16", "dataset.classes=4", "dataset.train_images=70"),
+    *(
+        "dataset.test_images=8",
+        "recipe.crop_padding=0",
+        "recipe.min_crop_area=0.1",
+        "recipe.crop_boxes=official",
+    ),
+    *(
+        "recipe.randaugment=official",
+        "recipe.mixup_alpha=null",
+        "recipe.mixup_lambda=0.8",
+        "model=resnet_tiny",
+    ),
+]
+LOADERS = 2
+
+
+def streamed_trainer(cache: Path, *overrides: str) -> Trainer:
+    """A trainer of a cell whose images several processes read from files, 4 batches an epoch."""
+    cell = load([*SETTINGS, *STREAM, *overrides])[0]
+    source: Source = cell.dataset.build({"cache": cache})
+    data = source.load(Path())
+    assert isinstance(data.train, ImageStream)
+    return Trainer(cell, source, replace(data, train=replace(data.train, loaders=LOADERS)), "cpu")
 
 
 def small_trainer(*overrides: str) -> Trainer:
@@ -78,9 +107,15 @@ def kill(trainer: Trainer, step: int, place: str) -> None:
 
 
 def live(method: str, folder: Path, result: Path, killed_at: tuple[int, str] | None) -> None:
-    """One life of a run: trains on from the checkpoint in ``folder``, to the end unless it is killed."""
+    """One life of a run: trains on from the checkpoint in ``folder``, to the end unless it is killed.
+
+    Args:
+        method: its name; ``stream`` before it and a space: on images that are streamed.
+    """
     torch.set_num_threads(1)
-    trainer = small_trainer(f"method={method}")
+    name = f"method={method.removeprefix('stream ')}"
+    streamed = method.startswith("stream ")
+    trainer = streamed_trainer(folder.parent, name) if streamed else small_trainer(name)
     if killed_at:
         kill(trainer, *killed_at)
     trainer.run(folder / "checkpoint.pt", every=0)

@@ -48,7 +48,8 @@ def check(rank: int, rendezvous: str) -> None:
     compiled: Any = torch.compile(DistributedDataParallel(mixed()))  # compiles nothing before it is called
     assert list(DAMP(compiled, sub_batches=4).copies.numbers) == [2 * rank, 2 * rank + 1]
     assert isinstance(distributed(compiled), DistributedDataParallel)
-    corrupted = CorruptedSGD(nn.Flatten(), corruption=lambda x, generator: -x).corrupt(torch.ones(64))
+    method = CorruptedSGD(DistributedDataParallel(mixed()), corruption=lambda x, generator: -x)
+    corrupted = method.corrupt(torch.ones(64))
     torch.distributed.all_reduce(corrupted)
     assert (corrupted == 0).any()  # examples that one process alone corrupts
     try:

@@ -4,6 +4,7 @@ from weightaug.copies import WeightCopies
 from weightaug.damp import DAAP, DAMP
 from weightaug.materialise import materialise
 from weightaug.method import Criterion, Method
+from weightaug.parts import Part
 from weightaug.random import RandomSource
 from weightaug.stacks import StackingError
 from weightaug.was import WAS
@@ -15,6 +16,7 @@ __all__ = [
     "WAS",
     "Criterion",
     "Method",
+    "Part",
     "RandomSource",
     "StackingError",
     "WeightCopies",

@@ -13,9 +13,10 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
+from weightaug.parts import Part
 from weightaug.stacking import StackedForward
 from weightaug.stacks import StackingError, mark_stacks
-from weightaug.wrappers import PREFIX, distributed, unwrap
+from weightaug.wrappers import PREFIX, unwrap
 
 BATCH_NORMS = ("synchronised", "separate")
 RUNNING_VARIANCES = ("unbiased", "biased")
@@ -66,29 +67,34 @@ class WeightCopies:
             raise ValueError(
                 f"unknown running_variance {running_variance!r}; use {' or '.join(RUNNING_VARIANCES)}"
             )
-        rank, processes = 0, 1
-        parallel = distributed(model)
-        if parallel is not None:
-            group = parallel.process_group
-            rank, processes = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
-        if sub_batches % processes:
-            raise ValueError(
-                f"sub_batches={sub_batches} cannot be shared among {processes} processes: "
-                f"use a multiple of {processes}"
-            )
-        if sub_batches > processes and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+        part = Part.of(model, 1)
+        if sub_batches > part.count and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
             raise ValueError(
                 "SyncBatchNorm does not know weight copies: use BatchNorm, or one sub-batch per process"
             )
         self.model = model
         self.batch_norm = batch_norm
         self.running_variance = running_variance
-        count = sub_batches // processes
-        self.numbers = range(rank * count, (rank + 1) * count)  # of this process's copies among all
+        self.sub_batches = sub_batches
+        self.take(part)
         self.stacked = stacked
         self.parametrisation: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
         self._proven: set[torch.Size] = set()
         self._modes: dict[tuple[int, ...], StackedForward] = {}
+
+    def take(self, part: Part) -> None:
+        """Run the copies that the sub-batches of ``part`` see: ``numbers`` among all.
+
+        Raises:
+            ValueError: the parts cannot have the same number of sub-batches.
+        """
+        if self.sub_batches % part.count:
+            raise ValueError(
+                f"sub_batches={self.sub_batches} cannot be shared among {part.count} processes: "
+                f"use a multiple of {part.count}"
+            )
+        count = self.sub_batches // part.count
+        self.part, self.numbers = part, range(part.number * count, (part.number + 1) * count)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -119,6 +125,8 @@ class WeightCopies:
             StackingError: a function has no stacked form, and synchronised BatchNorm forbids a loop.
         """
         sizes = self.sizes(len(x))
+        # Separate statistics are kept of copy 0 alone.
+        keep_statistics = keep_statistics or (self.batch_norm == "separate" and self.numbers.start > 0)
         if self.parametrisation is not None:
             weights = self.parametrisation(weights)
         if len(sizes) == 1:
@@ -196,9 +204,10 @@ class WeightCopies:
 
     def _mode(self, sizes: list[int]) -> StackedForward:
         """One mode for each way to split, kept, so that compiled models need not be compiled again."""
-        key = tuple(sizes)
+        pooled = sum(sizes) if self.part.group is None else self.part.total
+        key = (*sizes, pooled)
         if key not in self._modes:
-            self._modes[key] = StackedForward(sizes, self.batch_norm, self.running_variance)
+            self._modes[key] = StackedForward(sizes, self.batch_norm, self.running_variance, pooled)
         return self._modes[key]
 
     def _loop(

@@ -45,6 +45,7 @@ class _NoisyWeights(Method):
         self.copies = WeightCopies(model, sub_batches, batch_norm, running_variance)
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+        self.copies.take(self.part)
         loss = criterion(self.copies.forward(self._noisy(), x), y)
         backpropagate(loss, self.model)
         return loss.detach()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from weightaug.parts import Part
 from weightaug.random import RandomSource
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -83,8 +84,9 @@ class Method:
         self.model = model
         self.random = random if random is not None else RandomSource(seed)
         self.step = 0
+        self.part = Part(0, 1, 0, 0, 0)
 
-    def backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
+    def backward(self, criterion: Criterion, x: Tensor, y: Tensor, part: Part | None = None) -> Tensor:
         """Add the method's gradient to every parameter's ``.grad`` and return the mean loss, detached.
 
         Args:
@@ -92,15 +94,24 @@ class Method:
                 of batches whose gradients accumulate, or scaled by a ``GradScaler``.
             x: inputs [N, ...].
             y: targets [N], or [N, classes] where the criterion takes mixed labels.
+            part: of which mini-batch (x, y) is which part; all parts of it, here and in other processes, are one
+                step. Torch's global generator must be seeded alike before each. By default it is a mini-batch, or a
+                process's equal part of one where DistributedDataParallel wraps the model.
 
         Raises:
-            ValueError: N is 0; or the method runs the model with changed weights or masks and the model uses
-                activation checkpointing, which would compute them anew without.
+            ValueError: N is 0, or not the part's size; or the method runs the model with changed weights or masks
+                and the model uses activation checkpointing, which would compute them anew without.
         """
         if len(x) == 0:
             raise ValueError("the batch is empty: there is nothing to compute a gradient from")
-        loss = self._backward(criterion, x, y)
-        self.step += 1
+        if part is not None and part.size != len(x):
+            raise ValueError(
+                f"the part has {part.size} examples and the batch {len(x)}; give those of the part"
+            )
+        self.part = Part.of(self.model, len(x)) if part is None else part
+        with nullcontext() if part is None else part.layers():
+            loss = self._backward(criterion, x, y)
+        self.step += self.part.last
         return loss
 
     def _backward(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:

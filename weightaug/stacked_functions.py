@@ -54,7 +54,7 @@ def batch_norm(
         if not (training and mode.biased and var is not None):
             return F.batch_norm(x, mean, var, scale, shift, training, momentum, eps)
         # PyTorch adds momentum * unbiased variance; in units where unbiased is biased it adds the biased one.
-        n = x.numel() // x.shape[1]
+        n = x.numel() // x.shape[1] * mode.pooled // sum(mode.sizes)
         scaled = var * (n / max(n - 1, 1))
         y = F.batch_norm(x, mean, scaled, scale, shift, training, momentum, eps)
         var.copy_(scaled * ((n - 1) / n))

@@ -35,6 +35,7 @@ class StackedForward(SubBatches, TorchFunctionMode):
             through the pooling), ``"separate"`` lets every sub-batch normalise alone and keeps the running
             statistics of copy 0.
         running_variance: ``"unbiased"`` as PyTorch keeps it, ``"biased"`` as Flax does.
+        pooled: over how many examples BatchNorm takes its statistics, where other processes have some of them.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -56,16 +56,19 @@ class SubBatches:
 
     Args:
         sizes: the sub-batches' sizes, M integers.
-        batch_norm, running_variance: see :class:`weightaug.stacking.StackedForward`.
+        batch_norm, running_variance, pooled: see :class:`weightaug.stacking.StackedForward`.
     """
 
-    def __init__(self, sizes: Sequence[int], batch_norm: str, running_variance: str) -> None:
+    def __init__(
+        self, sizes: Sequence[int], batch_norm: str, running_variance: str, pooled: int | None = None
+    ) -> None:
         super().__init__()
         self.sizes = list(sizes)
         self.copies = len(self.sizes)
         self.even = len(set(self.sizes)) == 1
         self.separate = batch_norm == "separate" and self.copies > 1
         self.biased = running_variance == "biased"
+        self.pooled = sum(self.sizes) if pooled is None else pooled
 
     def has_rows(self, x: Tensor) -> bool:
         """Whether the first axis of ``x`` can be the batch; windows or tokens may be merged into it."""

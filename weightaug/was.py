@@ -237,7 +237,10 @@ class WAS(Method):
 
     def _gradient(self, criterion: Criterion, x: Tensor, y: Tensor) -> Tensor:
         if self.within is not None:
-            return self.within.backward(criterion, x, y)
+            self.within.part, self.within.step = self.part, self.step
+            loss = self.within._backward(criterion, x, y)
+            self.within.step += self.part.last
+            return loss
         shadow = self.shadow(self.draw(self.step, "transform"))
         loss = criterion(functional_call(self.model, shadow, (x,)), y)
         backpropagate(loss, self.model)

@@ -13,6 +13,7 @@ LISTS = {
     "recipes": "recipe",
     "evaluations": "evaluation",
     "tables": "table",
+    "devices": "device",
     "launchers": "launcher",
 }
 HELP = "what is registered: " + ", ".join(LISTS)

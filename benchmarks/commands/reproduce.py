@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train nothing; say what is done, what is missing here and how long the rest will take",
     )
     parser.add_argument("--cells", action="store_true", help="with --dry-run: name every cell")
+    parser.add_argument(
+        "--on",
+        metavar="DEVICE",
+        help="with --dry-run: plan for a known device, such as a100_80gb, instead of this machine; see `weightaug list "
+        "devices`",
+    )
 
 
 def add_table(parser: argparse.ArgumentParser, name: str | None = None) -> None:
@@ -58,11 +64,11 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from benchmarks.launch.plan import dry_run
 
-        return dry_run(asked, options.cells)
-    if options.cells:
+        return dry_run(asked, options.cells, options.on)
+    if options.cells or options.on:
         from benchmarks.errors import UserError
 
-        raise UserError("--cells belongs to --dry-run; add that")
+        raise UserError(f"{'--cells' if options.cells else '--on'} belongs to --dry-run; add that")
     from benchmarks.launch import reproduce
 
     return reproduce.reproduce(asked)

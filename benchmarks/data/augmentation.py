@@ -14,6 +14,7 @@ from benchmarks.cell import Recipe
 from benchmarks.data.dataset import ImageSet
 from benchmarks.data.randaugment import RandAugment
 from benchmarks.data.resampling import random_boxes
+from benchmarks.data.transfer import send
 from weightaug.random import derive_seed
 
 
@@ -38,12 +39,14 @@ class Augmentation:
         draw = generator(seed, "augmentation", epoch)
         shifts = torch.randint(0, 2 * recipe.crop_padding + 1, (examples, 2), generator=draw)
         flips = torch.rand(examples, generator=draw) < 0.5
-        self.shifts, self.flips = shifts[order].to(device), flips[order].to(device)
+        self.shifts, self.flips = send(shifts[order], device), send(flips[order], device)
         self.boxes: Tensor | None = None
         """What is cut out of each image as it is read, in the order of ``order``."""
         if recipe.min_crop_area is not None:
             draw = generator(seed, "resized crop", epoch)
-            self.boxes = random_boxes(images.sizes, recipe.min_crop_area, draw)[order]
+            self.boxes = random_boxes(
+                images.sizes, recipe.min_crop_area, draw, recipe.crop_boxes, recipe.min_crop_covered
+            )[order]
         self.randaugment: RandAugment | None = None
         if recipe.randaugment != "none":
             self.randaugment = RandAugment(
@@ -89,7 +92,9 @@ def mixing_shares(recipe: Recipe, steps: int, seed: int, epoch: int) -> list[flo
     return [float(share) for share in draw.beta(recipe.mixup_alpha, recipe.mixup_alpha, steps)]
 
 
-def mix(x: Tensor, y: Tensor, share: float, classes: int) -> tuple[Tensor, Tensor]:
+def mix(
+    x: Tensor, y: Tensor, share: float, classes: int, partner: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """``share`` of each example and 1 - share of its partner, the batch in reverse, for inputs and labels alike.
 
     The DAMP authors reverse the part of the batch that a GPU has before it is split into sub-batches; here that is
@@ -98,9 +103,15 @@ def mix(x: Tensor, y: Tensor, share: float, classes: int) -> tuple[Tensor, Tenso
     Args:
         x: inputs [N, ...].
         y: class numbers [N].
+        partner: inputs and class numbers of the part of the batch that this part, turned round, is mixed with; by
+            default (x, y), the whole batch.
 
     Returns:
         Mixed inputs [N, ...] and the labels' shares, float32 [N, classes].
     """
     labels = F.one_hot(y, classes).float()
-    return share * x + (1 - share) * x.flip(0), share * labels + (1 - share) * labels.flip(0)
+    if partner is None:
+        others, other_labels = x, labels
+    else:
+        others, other_labels = partner[0], F.one_hot(partner[1], classes).float()
+    return share * x + (1 - share) * others.flip(0), share * labels + (1 - share) * other_labels.flip(0)

@@ -23,6 +23,7 @@ class CIFAR10(Source):
     own_mean: ClassVar[tuple[float, ...]] = (0.4914, 0.4822, 0.4465)
     own_std: ClassVar[tuple[float, ...]] = (0.2470, 0.2435, 0.2616)
 
+    counts = (50_000, 10_000)
     num_classes = 10
     in_channels = 3
     image_size = 32

@@ -38,6 +38,11 @@ class ImageSet(Protocol):
         """Height and width of every image before it is cut to the size that is read, int64 [N, 2] on the CPU."""
         ...
 
+    @property
+    def waited(self) -> float:
+        """For how many seconds the device has waited for images to come so far."""
+        ...
+
     def __len__(self) -> int: ...
 
     def to(self, device: str) -> ImageSet: ...
@@ -66,6 +71,8 @@ class Images:
 
     images: Tensor
     labels: Tensor
+
+    waited: ClassVar[float] = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,7 +125,10 @@ class DataSet:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [N, C, H, W] to float32 with the data set's mean and standard deviation taken out."""
-        return self.standardise(images.float() / 255)
+        mean, std = (channels(values, images.device) for values in (self.mean, self.std))
+        return (
+            images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+        )  # in place: large blocks are slow to get
 
     def standardise(self, pixels: Tensor) -> Tensor:
         """As :meth:`normalise`, of pixels on the scale 0 to 1, differentiable."""
@@ -149,6 +159,11 @@ class Source:
     published_sets: ClassVar[tuple[str, ...]] = ()
     """Published corruptions of its test images, likewise."""
 
+    counts: tuple[int, int] | None = None
+    """How many training and test images there are, where that is known before they are read: for plans."""
+    in_memory: ClassVar[bool] = True
+    """Whether the images are held on the device; others are streamed to it."""
+
     num_classes: int
     in_channels: int
     image_size: int
@@ -178,6 +193,10 @@ class Source:
         self.corruptions = check_severities(corruptions or {})
         self.corrupted, self.split, self.mean, self.std = corrupted, split, mean, std
         self.cache = cache or Runtime().cache_folder
+
+    def decoded_bytes(self) -> int:
+        """About what is kept in the cache of its images once they are decoded; for plans."""
+        return 0
 
     def needed_sets(self) -> tuple[str, ...]:
         """The entries of the config group ``files`` that this source reads."""

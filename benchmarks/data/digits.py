@@ -21,6 +21,7 @@ TEST_IMAGES = 540  # 30 % of 1,797; the other 1,257 are for training
 class Digits(Source):
     """Handwritten digits with a fixed stratified split, the same for every seed of a run."""
 
+    counts = (1_257, 540)
     num_classes = 10
     in_channels = 1
     image_size = 8

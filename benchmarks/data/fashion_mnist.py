@@ -21,6 +21,7 @@ class FashionMNIST(Source):
 
     files: ClassVar[str] = "fashion_mnist"
 
+    counts = (60_000, 10_000)
     num_classes = 10
     in_channels = 1
     image_size = 28

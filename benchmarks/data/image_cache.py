@@ -30,7 +30,7 @@ from benchmarks.data.image_folder import Listing, named
 from benchmarks.errors import UserError
 from benchmarks.terminal import note
 
-VERSION = 1
+VERSION = 2
 """Raise it when the layout or the decoding changes."""
 SHARD = 512
 TELL_SECONDS = 30.0
@@ -40,21 +40,29 @@ TELL_SECONDS = 30.0
 class Preparation:
     """What is done to an image before it is kept: bicubic resizing, with antialiasing, and a central crop.
 
-    Sizes are rounded as by torchvision's Resize and CenterCrop.
+    Sizes are rounded as by torchvision's Resize and CenterCrop, for ``share`` as in
+    :func:`benchmarks.data.resampling.central_boxes`.
 
     Args:
         side: pixels of the shorter side. Without a crop, smaller images stay as they are, and 0 leaves all so.
         crop: side of the central square that is cut out then; 0: none.
         squash: resize every image to ``side`` x ``side`` whatever its shape.
+        share: first cut out the central square with this share of the shorter side, then resize that to ``side``, also
+            if it is smaller; 0: don't.
     """
 
     side: int
     crop: int = 0
     squash: bool = False
+    share: float = 0.0
 
     def __call__(self, image: Image.Image) -> Image.Image:
         shorter = min(image.size)
-        if self.squash:
+        if self.share:
+            cut = max(1, round(shorter * self.share))
+            left, top = (image.width - cut) // 2, (image.height - cut) // 2
+            image = image.crop((left, top, left + cut, top + cut))
+        if self.squash or self.share:
             image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
         elif self.side and (shorter > self.side or (self.crop and shorter != self.side)):
             size = [length * self.side // shorter for length in image.size]

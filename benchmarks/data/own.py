@@ -65,6 +65,7 @@ class OwnData(Source):
         parts = kept(cache, key, lambda: _checked(self.path, self._parts(**options)))
         train, test = (Images(parts[f"{name}_images"], parts[f"{name}_labels"]) for name in ("train", "test"))
         self._data = DataSet(train, test, tuple(parts["mean"].tolist()), tuple(parts["std"].tolist()))
+        self.counts = (len(train), len(test))
         self.num_classes = int(parts["classes"])
         self.in_channels, self.image_size = train.images.shape[1:3]
         self._tell_untested(test.labels)

@@ -9,6 +9,9 @@ nothing at 10 (its threshold is 256); contrast blends with the number of pixels 
 
 An operation is a function of (images [n, C, H, W], magnitudes [n]); an image's result does not depend on the others.
 For the operations of both, and for one image, they are torchvision's results on tensors, bit for bit.
+
+Nothing here waits for a GPU: what is drawn, which images an operation gets and its matrices are known on the CPU and
+are sent from there; no value comes back.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from benchmarks.data.transfer import send
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 
@@ -104,7 +109,7 @@ class RandAugment:
                 choice = drawn_from[number]
                 if choice.name != "identity":
                     here = (drawn == number).nonzero().squeeze(1)
-                    there = here.to(images.device)
+                    there = send(here, images.device)
                     magnitudes = choice.magnitude * (signs[here] if choice.signed else torch.ones(len(here)))
                     images[there] = apply(
                         choice.name, images[there], magnitudes, FILLS[self.kind], places[here]
@@ -129,7 +134,7 @@ def apply(
     if name == "cutout":
         assert places is not None
         return _cutout(images, magnitudes, fill, places)
-    return OPERATIONS[name](images, magnitudes.to(images.device).view(-1, 1, 1, 1))
+    return OPERATIONS[name](images, send(magnitudes, images.device).view(-1, 1, 1, 1))
 
 
 MATRICES: dict[str, Callable[[float, int, int], Sequence[float]]] = {
@@ -151,11 +156,11 @@ def _warp(name: str, images: Tensor, magnitudes: Tensor, fill: int) -> Tensor:
     count, _, height, width = images.shape
     device = images.device
     rows = [MATRICES[name](m, height, width) for m in magnitudes.tolist()]
-    matrix = torch.tensor(rows, device=device).view(count, 2, 3).transpose(1, 2)
+    matrix = torch.tensor(rows).view(count, 2, 3).transpose(1, 2)
+    scaled = send(matrix / torch.tensor([0.5 * width, 0.5 * height]), device)
     grid = torch.ones(1, height, width, 3, device=device)
     grid[..., 0] = torch.linspace(0.5 - width / 2, width / 2 - 0.5, width, device=device)
     grid[..., 1] = torch.linspace(0.5 - height / 2, height / 2 - 0.5, height, device=device).unsqueeze(1)
-    scaled = matrix / torch.tensor([0.5 * width, 0.5 * height], device=device)
     where = grid.view(1, -1, 3).expand(count, -1, -1).bmm(scaled).view(count, height, width, 2)
     inside = torch.ones(count, 1, height, width, device=device)
     warped = F.grid_sample(
@@ -176,7 +181,7 @@ def _cutout(images: Tensor, half: Tensor, fill: int, places: Tensor) -> Tensor:
         grid = torch.arange(size)
         outside = (grid < (centre - half.long()).unsqueeze(1)) | (grid >= (centre + half.long()).unsqueeze(1))
         shape = (-1, 1, size, 1) if axis == 2 else (-1, 1, 1, size)
-        keep = keep | outside.view(shape).to(images.device)
+        keep = keep | send(outside, images.device).view(shape)
     return torch.where(keep, images, torch.full_like(images, fill))
 
 

@@ -12,32 +12,72 @@ LARGEST_RATIO = 4 / 3
 """Width to height of a box is between the inverse of this and this."""
 
 
-def random_boxes(sizes: Tensor, min_area: float, generator: Generator) -> Tensor:
-    """Boxes of random area, shape and place, int64 [N, 4]: top, left, height, width.
+def random_boxes(
+    sizes: Tensor, min_area: float, generator: Generator, kind: str = "torchvision", covered: float = 0.0
+) -> Tensor:
+    """Boxes of random area, shape and place, int64 [N, 4]: top, left, height, width (Szegedy et al. 2014).
 
-    The area's share is uniform on [min_area, 1], the logarithm of width / height uniform between those of 3/4 and
-    4/3; the first of ten such draws that fits into the image is placed uniformly. Where none fits: the largest
-    central box with a ratio in that range. As torchvision's RandomResizedCrop (Szegedy et al. 2014, the DAMP paper's
-    "Inception crop"; TensorFlow's asks besides that a box covers a tenth of the image).
+    The first of ten draws that fits into the image is placed uniformly. Where none fits: the largest central box with
+    a ratio in the range. The DAMP paper's "Inception crop" is ``official``.
 
     Args:
         sizes: height and width of each image, int64 [N, 2].
+        min_area: the least share of the image's area.
+        kind: ``torchvision``: the area's share is uniform on [min_area, 1], the logarithm of width / height uniform
+            between those of 3/4 and 4/3, as in RandomResizedCrop. ``official``: width / height is uniform, and so is
+            the height, among those that fit: TensorFlow's sample_distorted_bounding_box. Small boxes are more frequent.
+        covered: boxes with a smaller share of the area are drawn again (TensorFlow's min_object_covered).
     """
     draw = torch.rand(len(sizes), ATTEMPTS, 2, generator=generator)
     place = torch.rand(len(sizes), 2, generator=generator)
-    most = sizes.unsqueeze(1).float()  # [N, 1, 2]
-    area = most.prod(2) * (min_area + (1 - min_area) * draw[..., 0])
-    ratio = torch.exp((2 * draw[..., 1] - 1) * math.log(LARGEST_RATIO))
-    drawn = torch.stack([(area / ratio).sqrt().round(), (area * ratio).sqrt().round()], 2)  # height, width
-    fits = ((drawn > 0) & (drawn <= most)).all(2)
-    first = fits.int().argmax(1)
-    chosen = drawn[torch.arange(len(sizes)), first].long()
-    central = torch.minimum(sizes, (sizes.flip(1) * LARGEST_RATIO).round().long())
-    found = fits.any(1, keepdim=True)
-    extent = torch.where(found, chosen, central)
-    free = sizes - extent
-    corner = torch.where(found, (place * (free + 1)).long().minimum(free), free // 2)
+    extent = torch.minimum(sizes, (sizes.flip(1) * LARGEST_RATIO).round().long())
+    corner = (sizes - extent) // 2
+    left = torch.arange(len(sizes))  # without a box
+    for attempt in range(ATTEMPTS):
+        here = left if attempt else slice(None)
+        most = sizes[here]
+        drawn = PROPOSALS[kind](most, min_area, draw[here, attempt])
+        fits = ((drawn > 0) & (drawn <= most)).all(1)
+        if kind == "official":
+            share = drawn.prod(1) / most.prod(1)
+            fits &= (share >= max(min_area, covered)) & (share <= 1)
+        found = left[fits]
+        extent[found] = drawn[fits].long()
+        free = sizes[found] - extent[found]
+        steps = (
+            free + 1 if kind == "torchvision" else free
+        )  # TensorFlow's last place is the one before the last
+        corner[found] = (place[found] * steps).long().minimum(free)
+        left = left[~fits]
     return torch.cat([corner, extent], 1)
+
+
+def _by_area(sizes: Tensor, min_area: float, draw: Tensor) -> Tensor:
+    """Height and width, float [n, 2]."""
+    area = sizes.float().prod(1) * (min_area + (1 - min_area) * draw[:, 0])
+    ratio = torch.exp((2 * draw[:, 1] - 1) * math.log(LARGEST_RATIO))
+    return torch.stack([(area / ratio).sqrt().round(), (area * ratio).sqrt().round()], 1)
+
+
+def _by_height(sizes: Tensor, min_area: float, draw: Tensor) -> Tensor:
+    """Height and width, float [n, 2]."""
+    height, width = sizes.float().unbind(1)
+    whole = height * width
+    ratio = 1 / LARGEST_RATIO + draw[:, 1] * (LARGEST_RATIO - 1 / LARGEST_RATIO)
+    most = (whole / ratio).sqrt().round()
+    most = torch.where((most * ratio).round() > width, ((width + 0.5) / ratio).floor(), most)
+    most = (most - ((most * ratio).round() > width).float()).minimum(height)
+    least = (min_area * whole / ratio).sqrt().round().minimum(most)
+    drawn = (least + (draw[:, 0] * (most - least + 1)).floor()).minimum(most)
+    small, large = (
+        (drawn * (drawn * ratio).round() < min_area * whole),
+        drawn * (drawn * ratio).round() > whole,
+    )
+    drawn = drawn + small.float() - large.float()  # of rounding
+    return torch.stack([drawn, (drawn * ratio).round()], 1)
+
+
+PROPOSALS = {"torchvision": _by_area, "official": _by_height}
 
 
 def central_boxes(sizes: Tensor, share: float) -> Tensor:

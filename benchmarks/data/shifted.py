@@ -1,8 +1,8 @@
 """Published test images that are not corruptions of the test set: ImageNet-A, -R, -Sketch, -D, Cartoon, Drawing, Hard.
 
 Their images are of various sizes, so they are streamed from disk. As in the DAMP authors' evaluation, ImageNet-A, -D
-and -Sketch are squashed to 256 x 256 (bicubic), of which the central 224 x 224 pixels are seen; of the others, as of
-ImageNet's own test images, the shorter side becomes 256. The authors' code has nothing on -R and -Hard.
+and -Sketch are squashed to 256 x 256 (bicubic), of which the central 224 x 224 pixels are seen; of the others the same
+is seen as of ImageNet's own test images. The authors' code has nothing on -R and -Hard.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.data.files.declared import SHIFTED_LAYOUTS, FileSet, file_set, s
 from benchmarks.data.files.fetch import ensure
 from benchmarks.data.image_cache import Preparation
 from benchmarks.data.image_folder import Listing, list_classes, named
-from benchmarks.data.imagenet import RESIZE, ImageNet, imagenet_classes
+from benchmarks.data.imagenet import RESIZE, ImageNet, imagenet_classes, seen
 from benchmarks.data.streaming import stream
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.runtime import DATA_VARIABLE
@@ -80,7 +80,8 @@ def open_shifted(names: list[str], source: Source, root: Path, download: bool) -
     size, opened = source.image_size, {}
     for name in names:
         ensure(file_set(name), root, download)
-        preparation = Preparation(RESIZE, crop=size, squash=file_set(name).squashed)
+        squashed = file_set(name).squashed
+        preparation = Preparation(RESIZE, crop=size, squash=True) if squashed else seen(size)
         for part, found in shifted_sets(name, root).items():
             images = stream(found.listing, source.cache, size, preparation)
             opened[part] = ShiftedImages(images, found.accepted, found.outputs)

@@ -1,24 +1,24 @@
 """Images that are streamed from disk, for sets larger than the memory: an :class:`ImageSet` like those in memory.
 
 The order and every crop are decided before anything is read, so that what comes is the same for any number of loader
-processes and from any batch on.
+processes and from any batch on, and what a continued run has seen already is not read again.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from benchmarks.data.image_cache import ImageCache, Preparation
 from benchmarks.data.image_folder import Listing
+from benchmarks.data.loaders import Loaders
 from benchmarks.data.resampling import central_boxes
+from benchmarks.data.transfer import Feed
 from benchmarks.runtime import cores
 from benchmarks.terminal import note, warn
 
@@ -28,6 +28,13 @@ TELL_SECONDS = 10.0
 """Reading that takes less is not reported."""
 STARVED = 0.1
 """The share of the time from which on waiting for images is warned of."""
+
+
+@dataclass
+class Waiting:
+    """Seconds for which the device waited for the images of a stream, in all readings together."""
+
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class ImageStream:
     size: int
     share: float = 1.0
     loaders: int = 0
+    waiting: Waiting = field(default_factory=Waiting)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -56,6 +64,10 @@ class ImageStream:
     @property
     def sizes(self) -> Tensor:
         return self.cache.sizes[self.places]
+
+    @property
+    def waited(self) -> float:
+        return self.waiting.seconds
 
     def to(self, device: str) -> ImageStream:
         return replace(self, labels=self.labels.to(device))
@@ -70,28 +82,21 @@ class ImageStream:
         places = self.places[order]
         if boxes is None:
             boxes = central_boxes(self.cache.sizes[places], self.share)
-        plan = _Plan(places, boxes, batch_size)
-        cut = _Cut(self.cache, self.size)
-        loader = DataLoader(
-            cut, batch_sampler=plan, num_workers=self.loaders, pin_memory=device.type == "cuda"
-        )
-        labels = self.labels[order.to(device)].split(batch_size)
-        batches = iter(loader)
-        begun, waited = 0.0, 0.0
-        for number, of_batch in enumerate(labels):
-            asked = time.perf_counter()
-            images: Tensor = next(batches)
-            came = time.perf_counter()
-            if number == 0:
-                begun = came  # the start of the processes says nothing of their speed
-            else:
-                waited += came - asked
-            yield images.to(device, non_blocking=True), of_batch
-        self._tell(len(order) - batch_size, time.perf_counter() - begun, waited)
+        loaders = Loaders.taken(self.cache, self.size, self.loaders, batch_size, device.type == "cuda")
+        begun, before = time.perf_counter(), self.waited
+        feed = Feed(loaders.pieces(places, boxes, batch_size), device)
+        for labels in self.labels[order.to(device)].split(batch_size):
+            images = feed.batch(len(labels))
+            self.waiting.seconds = before + feed.waited
+            yield images, labels
+        feed.end()
+        self.waiting.seconds = before + feed.waited
+        loaders.keep()
+        self._tell(len(order), time.perf_counter() - begun, feed.waited)
 
     def _tell(self, count: int, seconds: float, waited: float) -> None:
         """How fast images came, and whether whoever used them had to wait."""
-        if count <= 0 or seconds < TELL_SECONDS:
+        if seconds < TELL_SECONDS:
             return
         share = waited / seconds
         told = f"{self.cache.listing.folder}: {count / seconds:.0f} images/s"
@@ -119,33 +124,3 @@ def stream(
     loaders = min(LOADERS, cores()) if loaders < 0 else loaders
     images = ImageCache(listing, preparation, cache, loaders)
     return ImageStream(images, listing.labels, torch.arange(len(listing)), size, share, loaders)
-
-
-class _Plan(Sampler[list[tuple[int, list[int]]]]):
-    """Which images the batches hold and what is cut out of each."""
-
-    def __init__(self, places: Tensor, boxes: Tensor, batch_size: int) -> None:
-        self.batches = list(zip(places.split(batch_size), boxes.split(batch_size), strict=True))
-
-    def __iter__(self) -> Iterator[list[tuple[int, list[int]]]]:
-        for places, boxes in self.batches:
-            yield list(zip(places.tolist(), boxes.tolist(), strict=True))
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-class _Cut(Dataset[Tensor]):
-    """The cut and resized image for one entry of the plan."""
-
-    def __init__(self, cache: ImageCache, size: int) -> None:
-        self.cache, self.size = cache, size
-
-    def __getitem__(self, entry: tuple[int, list[int]]) -> Tensor:
-        """uint8 [3, size, size]: the box, resized as :func:`benchmarks.data.resampling.resized_crop` does."""
-        place, (top, left, height, width) = entry
-        image = self.cache[place][:, top : top + height, left : left + width]
-        if (height, width) != (self.size, self.size):
-            side = (self.size, self.size)
-            image = F.interpolate(image.unsqueeze(0), side, mode="bicubic", antialias=True).squeeze(0)
-        return image.contiguous()

@@ -19,6 +19,7 @@ class SVHN(Source):
 
     files: ClassVar[str] = "svhn"
 
+    counts = (73_257, 26_032)
     num_classes = 10
     in_channels = 3
     image_size = 32

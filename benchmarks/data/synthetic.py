@@ -15,6 +15,16 @@ from benchmarks.errors import UserError
 PATTERN = 4  # a class's pattern has so many blocks along each side
 
 
+def class_colours(classes: int, channels: int, generator: torch.Generator) -> Tensor:
+    """The patterns of the classes, [classes, channels, 4, 4] from 0 to 1."""
+    return torch.rand(classes, channels, PATTERN, PATTERN, generator=generator)
+
+
+def pictures(colours: Tensor, noise: Tensor) -> Tensor:
+    """Half pattern and half noise: uint8 [n, C, H, W] of ``colours`` [n, C, 4, 4] and ``noise`` [n, C, H, W]."""
+    return ((interpolate(colours, size=noise.shape[2:]) + noise) * 127.5).round().to(torch.uint8)
+
+
 class Synthetic(Source):
     """Images that are half their class's pattern, 4 x 4 blocks of random colour, and half uniform noise.
 
@@ -46,11 +56,12 @@ class Synthetic(Source):
             raise UserError(f"dataset.classes={classes}: must be at least 2")
         self.num_classes, self.in_channels, self.image_size = classes, channels, size
         self.train_images, self.test_images = train_images, test_images
+        self.counts = (train_images, test_images)
         super().__init__(corruptions=corruptions, split=split)
 
     def read(self, root: Path) -> DataSet:
         generator = torch.Generator().manual_seed(0)
-        colours = torch.rand(self.num_classes, self.in_channels, PATTERN, PATTERN, generator=generator)
+        colours = class_colours(self.num_classes, self.in_channels, generator)
         return DataSet(
             train=self._images(self.train_images, colours, generator),
             test=self._images(self.test_images, colours, generator),
@@ -61,5 +72,4 @@ class Synthetic(Source):
     def _images(self, count: int, colours: Tensor, generator: torch.Generator) -> Images:
         labels = torch.arange(count) % self.num_classes
         noise = torch.rand(count, self.in_channels, self.image_size, self.image_size, generator=generator)
-        patterns = interpolate(colours, size=self.image_size)[labels]
-        return Images(((patterns + noise) * 127.5).round().to(torch.uint8), labels)
+        return Images(pictures(colours[labels], noise), labels)

@@ -25,9 +25,13 @@ class TinyImageNet(Source):
     files: ClassVar[str] = "tinyimagenet"
     published_sets: ClassVar[tuple[str, ...]] = ("tinyimagenet_c",)
 
+    counts = (100_000, 10_000)
     num_classes = 200
     in_channels = 3
     image_size = 64
+
+    def decoded_bytes(self) -> int:
+        return sum(self.counts) * self.in_channels * self.image_size**2
 
     def read(self, root: Path) -> DataSet:
         folder = root / "tiny-imagenet-200"

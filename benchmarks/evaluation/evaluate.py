@@ -19,10 +19,12 @@ from benchmarks.data.corrupted import PublishedCorruptions
 from benchmarks.data.corruptions import SEVERITIES, Table, corrupt, without_missing
 from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
 from benchmarks.data.shifted import ShiftedImages
+from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import attacks
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
-from benchmarks.evaluation.in_parts import InParts
+from benchmarks.evaluation.in_parts import CorruptedInParts, InParts
 from benchmarks.evaluation.metrics import per_accepted_example, per_example, summarise
+from benchmarks.memory import is_out_of_memory
 from weightaug.method import Method
 from weightaug.random import derive_seed
 
@@ -60,9 +62,9 @@ class EvaluationImages:
             published.check()
             corrupted = {key: _published(published, *key) for key in published}
         elif corruptions:
-            table = without_missing(source.corruptions)
+            table, parts = without_missing(source.corruptions), CorruptedInParts()
             corrupted = {
-                (name, severity): _generated(name, severity, table)
+                (name, severity): _generated(name, severity, table, parts)
                 for name in table
                 for severity in SEVERITIES
             }
@@ -80,8 +82,10 @@ class EvaluationImages:
             yield images, labels, of_batch
 
 
-def _generated(name: str, severity: int, table: Table) -> Corrupted:
-    return lambda images, places: corrupt(images, name, severity, table, places)
+def _generated(name: str, severity: int, table: Table, parts: CorruptedInParts) -> Corrupted:
+    return lambda images, places: parts(
+        lambda some, there: corrupt(some, name, severity, table, there), images, places
+    )
 
 
 def _published(source: PublishedCorruptions, name: str, severity: int) -> Corrupted:
@@ -187,10 +191,24 @@ def _batch_norm(
         images = data.train.read(_training_places(cell, data), cell.recipe.batch_size)
         batches = (data.normalise(x) for x, _ in images)
         whole = method.method if isinstance(method, InParts) else method
-        return reestimate(model, lambda x: whole.predict(x, mode), batches)
+        return reestimate(model, lambda x: _whole(whole, x, mode), batches)
     if cell.evaluation.batch_norm == "batch":
         return batch_statistics(model)
     return nullcontext()
+
+
+def _whole(method: Method, x: Tensor, mode: str) -> None:
+    """A batch of training images, whose statistics are wanted: it can't be divided."""
+    try:
+        method.predict(x, mode)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    raise UserError(
+        f"out of memory in re-estimating BatchNorm on {len(x)} images at once, which training had room for; free the "
+        "device of other work (workers=1) or use device=cpu, for the same cell; another: a lower recipe.batch_size"
+    )
 
 
 def _training_places(cell: Cell, data: DataSet) -> Tensor:

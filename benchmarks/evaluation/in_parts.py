@@ -1,6 +1,9 @@
-"""A method whose batches may be too large for the memory: it runs them in parts, with the same result."""
+"""Batches that may be too large for the memory, of a method and of corruptions: in parts, with the same result."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -80,3 +83,35 @@ class InParts:
             raise UserError("out of memory in the evaluation of a single image; use device=cpu")
         self.size = size // 2
         warn(f"out of memory in the evaluation: it goes on with {self.size} images at once")
+
+
+class CorruptedInParts:
+    """Makes corrupted images of a batch in parts, which are halved for good when the memory does not suffice.
+
+    The images are the same: the corruption of one does not depend on the others.
+    """
+
+    def __init__(self) -> None:
+        self.size = sys.maxsize
+
+    def __call__(self, make: Callable[[Tensor, Tensor], Tensor], images: Tensor, places: Tensor) -> Tensor:
+        """``make`` of ``images`` uint8 [n, C, H, W] at the ``places`` int64 [n] of the test set.
+
+        Raises:
+            UserError: one image is too much.
+        """
+        while True:
+            parts = zip(images.split(self.size), places.split(self.size), strict=True)
+            try:
+                made = [make(*part) for part in parts]
+                return made[0] if len(made) == 1 else torch.cat(made)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            made = []
+            release()
+            size = min(self.size, len(images))
+            if size == 1:
+                raise UserError("out of memory in making the corruption of a single image; use device=cpu")
+            self.size = size // 2
+            warn(f"out of memory in making corrupted images: {self.size} are made at once from here on")

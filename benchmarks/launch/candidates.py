@@ -18,7 +18,7 @@ LOOKS = 8
 """So many fruitless looks in a row, then a pause."""
 NAMES_A_LOOK = 100
 """A listing costs about one operation of the file server for so many names."""
-FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 5.0, 1.3  # seconds
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.5, 15.0, 1.3  # seconds
 
 
 class Came(Enum):
@@ -51,12 +51,12 @@ class Candidates:
         while self._left:
             if self._fruitless >= min(LOOKS, len(self._left)):
                 self._fruitless = 0
-                if not (len(self._left) > LOOKS + self._cards / NAMES_A_LOOK and self._look_at_all()):
+                if not (self._listing_pays() and self._look_at_all()):
                     return None
                 continue
             cell_id = self._left.popleft()
             self._fruitless += 1
-            if not self._store.has(cell_id):
+            if not self._store.settled(cell_id):
                 return cell_id
         return None
 
@@ -72,6 +72,11 @@ class Candidates:
         self._pauses += 1
         usual = min(LONGEST_PAUSE, FIRST_PAUSE * GROWTH ** (self._pauses - 1))
         return usual * (0.5 + self._chance.random())
+
+    def _listing_pays(self) -> bool:
+        """Whether many are left, and listings cost no more than the looks between them: a pause's worth each."""
+        looks = self._cards / NAMES_A_LOOK
+        return len(self._left) > LOOKS and self._pauses % (1 + int(looks / (3 * LOOKS))) == 0
 
     def _look_at_all(self) -> bool:
         """Forget what is finished, and begin elsewhere; whether there was something."""

@@ -18,20 +18,21 @@ from weightaug import WAS
 PARTS = ("training", "compile", "checkpoint", "evaluation")
 
 
-def cost(
-    trainer: Trainer, source: Source, others: Mapping[str, float], heartbeat: Heartbeat
-) -> dict[str, Any]:
+def peak_memory(device: str, heartbeat: Heartbeat) -> int:
+    """The most bytes that this process has had: on the GPU, or on a CPU the resident memory."""
+    on_gpu = device.startswith("cuda")
+    return torch.cuda.max_memory_allocated(device) if on_gpu else heartbeat.watch_memory()
+
+
+def cost(trainer: Trainer, source: Source, others: Mapping[str, float], memory: int) -> dict[str, Any]:
     """The keys are those of :mod:`benchmarks.results.card`.
 
     Args:
         trainer: after training.
         others: the seconds of the parts that are not training: preparation, evaluation.
-        heartbeat: watches the memory.
+        memory: the largest that a process took, before anything is counted, which takes memory too.
     """
     device, progress, cell = trainer.device, trainer.progress, trainer.cell
-    # Before anything is counted, which takes memory too. On a CPU the resident memory of the whole process.
-    on_gpu = device.startswith("cuda")
-    memory = torch.cuda.max_memory_allocated(device) if on_gpu else heartbeat.watch_memory()
     shape = (source.in_channels, source.image_size, source.image_size)
     counted = count(trainer.model, shape)
     seconds = {name: progress.seconds.get(name, 0.0) + others.get(name, 0.0) for name in (*PARTS, *others)}
@@ -49,7 +50,8 @@ def cost(
         "training_flops": flops,
         "flops_per_second": flops * images,
         "matmul_flops_per_second": rate,
-        "utilisation": flops * images / rate,
+        "utilisation": flops * images / (rate * trainer.processes.count),
+        "starvation": min(1.0, progress.seconds.get("waiting", 0.0) / seconds["training"]),
         "energy_joules": progress.joules.get("training"),
         "peak_memory_bytes": memory,
         "resumed": progress.resumed,

@@ -1,4 +1,7 @@
-"""How long cells will take, from the cards of finished ones on the same hardware. Nothing is assumed."""
+"""How long cells will take, from the cards of finished ones on the same hardware. Nothing is assumed.
+
+What else can be known is :mod:`benchmarks.launch.forecast`'s.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ from benchmarks.results.provenance import machine
 
 MEASURED = "seconds per epoch of cells of the same model, method, data set and batch size"
 FLOPS = "FLOPs of the model and FLOP/s of cells of the same method"
+CALIBRATED = "the calibration of this machine"
+SCALED = "that calibration of other kinds, in proportion to the FLOPs"
+PEAK = "the device's peak rate: they take longer"
 UNKNOWN = "no measurement"
 BACKWARD = 3
 """A training step costs three forward passes, by convention; it cancels out, as do the passes of the method."""
@@ -96,18 +102,19 @@ def _kind(config: Mapping[str, Any]) -> tuple[str, str, str, int]:
     )
 
 
-def describe(left: Estimate, workers: int, device: str) -> str:
-    """The time left in words, with where that is known from."""
+def describe(left: Estimate, workers: int, device: str, gpus: int | None = None) -> str:
+    """The time left in words, with where that is known from. ``gpus``: of all workers; None: one each."""
     told = sum(left.by_basis.values()) - left.unknown
     if not left.by_basis:
         return "nothing is left to train"
-    unknown = f"{UNKNOWN} for {left.unknown} cell(s): run one of each kind on this hardware"
+    unknown = f"{UNKNOWN} for {left.unknown} cell(s): run one of each kind on this hardware, or `weightaug calibrate`"
     if not told:
         return unknown
     seconds = left.seconds / workers
-    text = f"about {duration(seconds)} with {workers} worker(s)"
+    bound = "at least" if PEAK in left.by_basis else "about"
+    text = f"{bound} {duration(seconds)} with {workers} worker(s)"
     if device.startswith("cuda"):
-        text += f", {left.seconds / 3600:.2f} GPU hours"
+        text += f", {seconds * (gpus or workers) / 3600:.2f} GPU hours"
     bases = ", ".join(f"{number} from {basis}" for basis, number in left.by_basis.items() if basis != UNKNOWN)
     return f"{text} (cells told: {bases})" + (f"; not counted: {unknown}" if left.unknown else "")
 

@@ -7,10 +7,7 @@ changes no number and is no part of a cell's id. Its workers live as :func:`benc
 from __future__ import annotations
 
 import importlib
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -20,8 +17,6 @@ from benchmarks.errors import UserError
 from benchmarks.launch import workers
 from benchmarks.runtime import Runtime
 
-STOP_SECONDS = workers.STOP_SECONDS
-POLL_SECONDS = 0.2
 IDLE_LEASES = 3.0
 """So many leases long a worker that holds what others could use stays when all cells left are with others; a dead
 worker's cell is free for the next after one."""
@@ -66,11 +61,12 @@ class Launcher(ABC):
     """Starts workers and looks after them.
 
     Attributes:
-        restarts: how often the command starts new workers where some ended with cells left to do.
+        restarts: whether the command starts new workers where some ended with cells left to do; if not, the engine
+            does so.
         wait: whether the command stays until the workers end.
     """
 
-    restarts = 0
+    restarts = False
     wait = True
 
     @abstractmethod
@@ -103,7 +99,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Tell all workers to end with a checkpoint; they have :data:`STOP_SECONDS` for it."""
+        """Tell all workers to end with a checkpoint; they have :data:`benchmarks.launch.group.STOP_SECONDS` for it."""
 
     @abstractmethod
     def kill(self) -> None:
@@ -112,22 +108,6 @@ class Launcher(ABC):
     @abstractmethod
     def ended(self) -> str:
         """Why the workers have ended, such as ``exit codes 0, 143``."""
-
-
-@contextmanager
-def attended(launcher: Launcher) -> Iterator[None]:
-    """If the context is left early, as by Ctrl-C, the workers are told to end and waited for, but not for ever."""
-    try:
-        yield
-    except BaseException:
-        try:
-            launcher.stop()
-            deadline = time.monotonic() + STOP_SECONDS
-            while launcher.alive() and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-        finally:
-            launcher.kill()
-        raise
 
 
 def needed(package: str, extra: str) -> ModuleType:
@@ -144,7 +124,7 @@ def asked_device(runtime: Runtime, gpus: float | None, there: bool) -> tuple[str
     """The device of workers on other machines, and how many GPUs each needs.
 
     Args:
-        gpus: what the person says; None: one, if any.
+        gpus: what the person says; None: as many as train a cell together, if any.
         there: whether the machines have GPUs, as far as that is known.
     """
     if runtime.device not in ("auto", "cpu", "cuda"):
@@ -156,4 +136,8 @@ def asked_device(runtime: Runtime, gpus: float | None, there: bool) -> tuple[str
         raise UserError(
             f"device={runtime.device} uses no GPU here; leave launcher.gpus_per_worker={gpus:g} out"
         )
-    return ("cuda", 1.0 if gpus is None else gpus) if wanted else ("cpu", 0.0)
+    if wanted and gpus is not None and runtime.devices > 1 and gpus != runtime.devices:
+        raise UserError(
+            f"devices={runtime.devices} needs launcher.gpus_per_worker={runtime.devices}, or none"
+        )
+    return ("cuda", float(runtime.devices if gpus is None else gpus)) if wanted else ("cpu", 0.0)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks.cell import Cell
 from benchmarks.errors import one_line
-from benchmarks.launch.estimate import UNKNOWN, Throughput, describe, duration, total
+from benchmarks.launch import outlook
+from benchmarks.launch.estimate import PEAK, UNKNOWN, Throughput, describe, duration, total
+from benchmarks.launch.forecast import Forecast
+from benchmarks.launch.place import Place, known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
+from benchmarks.launch.status import by_row, unfinished
 from benchmarks.results.card import Card, DamagedCardError
 from benchmarks.results.reading import load_card
 from benchmarks.results.store import Store
+from benchmarks.runtime import Runtime
 
 STATES = ("finished", "diverged", "running", "failed", "waiting")
 WIDTH = 120
@@ -34,19 +38,26 @@ class Planned:
     left: float = 1.0  # the share of it that is still to be done
 
 
-def dry_run(request: Request, every_cell: bool) -> int:
-    """Print the plan; ``every_cell``: with each cell's id, state and label. Writes nothing and trains nothing."""
-    runtime, launcher = request.runtime, request.runtime.launcher.build()
-    device = launcher.prepare(runtime)
+def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
+    """Print the plan. Writes nothing and trains nothing.
+
+    Args:
+        every_cell: with each cell's id, state and label.
+        on: a known device to plan for (config group ``device``); None: what the launcher has.
+    """
+    runtime = request.runtime
     looked = {cell_id: look(request, cell_id) for cell_id in request.cells}
     plan = [looked[cell_id] for cell_id in request.asked]
-    here = launcher.hardware(device)
+    waiting = [found for found in plan if not found.card]
+    place = (
+        known_place(runtime, on) if on else place_of([found.cell for found in plan], runtime, len(waiting))
+    )
+    workers = place.workers
     cards = [found.card for found in looked.values() if found.card]
-    throughput = Throughput(cards, device, here)
-    told = [throughput.seconds(found.cell)[1] for found in plan if not found.card]
-    if UNKNOWN in told and (runtime.store_folder / "cards").is_dir():
-        throughput = Throughput([*cards, *_cards_of_other_scales(request)], device, here)
-    workers = launcher.worker_count(runtime, device, sum(not found.card for found in plan))
+    throughput = _forecast(runtime, place, cards)
+    told = {throughput.seconds(found.cell)[1] for found in waiting}
+    if UNKNOWN in told and (runtime.store_folder / "cards").is_dir() and place.hardware:
+        throughput = _forecast(runtime, place, [*cards, *_cards_of_other_scales(request)])
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH  # rich assumes 80 columns, which breaks the table
@@ -63,17 +74,41 @@ def dry_run(request: Request, every_cell: bool) -> int:
             print(f"{found.cell.id}  {found.state:8}  {found.cell.label}")
         if found.note:
             print(f"{found.state}: {found.cell.label}: {found.note}")
-    left = total((throughput.seconds(found.cell), found.left) for found in plan if not found.card)
-    where = f"{here['processor']}, {here['cores']} cores" if here else f"of launcher={runtime.launcher.name}"
-    where = here.get("gpu", where)
-    print(f"store: {runtime.store_folder}; device: {device} ({where}); workers: {workers}")
-    lacking = missing([found.cell for found in plan if not found.card], runtime)
-    if request.table.scale(request.scale).needs_gpu and device == "cpu":
+    left = total((throughput.seconds(found.cell), found.left) for found in waiting)
+    print(f"store: {runtime.store_folder}; device: {place.label}; workers: {workers} ({place.why})")
+    if place.can_tell and waiting:
+        _print_costs(request, plan, throughput, place, console)
+    lacking = missing([found.cell for found in waiting], runtime)
+    if request.table.scale(request.scale).needs_gpu and not place.on_gpu:
         lacking.insert(0, "a CUDA device (none is used)")
     for problem in lacking:
         print(f"missing: {problem}")
-    print(f"time left: {describe(left, workers, device)}")
+    print(f"time left: {describe(left, workers, place.device, place.count)}")
     return 0
+
+
+def _forecast(runtime: Runtime, place: Place, cards: Iterable[Card]) -> Forecast:
+    """What can be told of the cells' times: of a device that is not known here the cards say nothing."""
+    return Forecast(runtime, Throughput(cards if place.hardware else [], place.device, place.hardware), place)
+
+
+def _print_costs(
+    request: Request, plan: list[Planned], forecast: Forecast, place: Place, console: Console
+) -> None:
+    """Hours and memory of each row, what does not fit, disk and packing."""
+    rows = {
+        (panel, row): [(found.cell, found.left) for found in cells if not found.card]
+        for (panel, row), cells in by_row(request, ((found.cell.id, found) for found in plan)).items()
+    }
+    waiting = [found.cell for found in plan if not found.card]
+    console.print(outlook.by_row(rows, forecast, place))
+    named = [(f"{panel}, {row}", cell) for (panel, row), cells in rows.items() for cell, _ in cells]
+    for line in outlook.too_large(named, forecast, place):
+        print(line)
+    print(outlook.layout(forecast, waiting, place))
+    print(outlook.disk(forecast, waiting, place))
+    for line in outlook.explained(place, {forecast.seconds(cell)[1] for cell in waiting}):
+        print(line)
 
 
 def _cards_of_other_scales(request: Request) -> list[Card]:
@@ -99,40 +134,21 @@ def look(request: Request, cell_id: str) -> Planned:
     if not (folder / "cards").is_dir():
         return Planned(cell, "waiting", note=damage)
     store = Store(folder, read_only=True)
-    beat = store.running(cell_id)
-    if beat:
-        return Planned(cell, "running", note=_running(beat), left=1.0 - beat["fraction"])
-    failure = store.failure(cell_id)
-    if failure:
-        return Planned(cell, "failed", note=str(failure["error"]))
-    return Planned(cell, "waiting", note=damage)
+    seen = unfinished(store, cell)
+    left = 1.0 - seen.beat["fraction"] if seen.beat else 1.0
+    return Planned(cell, seen.state, note=seen.note or damage, left=left)
 
 
-def _running(beat: dict[str, Any]) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(beat.get("started", beat["time"])))
-    return f"process {beat.get('pid', '?')} on {beat['host']} since {since}, {beat['fraction']:.0%} done"
-
-
-def _by_row(request: Request, plan: list[Planned], throughput: Throughput) -> RichTable:
-    """For each panel and row, how many cells are how far. Rows that share their cells share a line."""
-    titles = {row.name: row.title for row in request.table.rows}
-    panels = {panel.name: panel.label for panel in request.table.scale(request.scale).panels}
-    rows: dict[str, dict[tuple[str, str], None]] = {}
-    for (panel, row, _), cell_id in request.places.items():
-        rows.setdefault(cell_id, {})[panel, row] = None
-    lines: dict[tuple[str, str], list[Planned]] = {}
-    for found in plan:
-        places = list(rows[found.cell.id])
-        panel = " / ".join(dict.fromkeys(panels[panel] for panel, _ in places))
-        title = " / ".join(dict.fromkeys(titles[row] for _, row in places))
-        lines.setdefault((panel, title), []).append(found)
+def _by_row(request: Request, plan: list[Planned], throughput: Forecast) -> RichTable:
+    """For each panel and row, how many cells are how far."""
     table = RichTable("panel", "row", box=None, header_style="bold")
     for head in ("cells", *STATES, "time left"):
         table.add_column(head, justify="right")
-    for (panel, title), cells in lines.items():
+    for (panel, title), cells in by_row(request, ((found.cell.id, found) for found in plan)).items():
         counts = Counter(found.state for found in cells)
         left = total((throughput.seconds(found.cell), found.left) for found in cells if not found.card)
-        time_left = duration(left.seconds) if not left.unknown else "?"
+        bound = "≥ " if PEAK in left.by_basis else ""
+        time_left = f"{bound}{duration(left.seconds)}" if not left.unknown else "?"
         numbers = [str(counts[state] or "-") for state in STATES]
         table.add_row(panel, title, str(len(cells)), *numbers, time_left if left.by_basis else "-")
     return table

@@ -8,6 +8,7 @@ import shlex
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ CARD_NAME = re.compile(r"[0-9a-f]{16}\.json")
 def reproduce(request: Request) -> int:
     """Train what is missing, then write the report. Returns 1 if some cell failed, else 0."""
     from benchmarks.launch.estimate import Throughput, describe, total
+    from benchmarks.launch.forecast import Forecast
     from benchmarks.launch.launcher import Work
+    from benchmarks.launch.place import place_of
     from benchmarks.launch.progress import Watch
     from benchmarks.launch.report_mirror import mirror_report
 
@@ -46,17 +49,18 @@ def reproduce(request: Request) -> int:
     store.forgive({cell.id for cell in cells})  # who gives the command again wants them to be tried again
     session = uuid.uuid4().hex
     watch = Watch(cells, store, session)
-    count = launcher.worker_count(runtime, device, len(cells) - len(watch.done))
-    throughput = Throughput([card for card in found.values() if card], device, launcher.hardware(device))
-    left = total((throughput.seconds(cell), 1.0) for cell in cells if found[cell.id] is None)
+    place = place_of(cells, runtime, len(cells) - len(watch.done), launcher, device)
+    count = place.workers
+    throughput = Throughput([card for card in found.values() if card], device, place.hardware)
+    forecast = Forecast(runtime, throughput, replace(place, peak=None))  # a bound is for plans
+    left = total((forecast.seconds(cell), 1.0) for cell in cells if found[cell.id] is None)
     note(
         f"{table} at scale {request.scale}: {len(cells)} cells, {len(watch.done)} finished before; "
-        f"{count} worker(s) on {device}, store {store.folder}; "
-        f"expected: {describe(left, count, device)}"
+        f"{count} worker(s) on {device} ({place.why}), store {store.folder}; "
+        f"expected: {describe(left, count, device, place.count)}"
     )
     begun = time.monotonic()
-    threads = launcher.thread_count(runtime, device)
-    work = Work(tuple(cells), runtime, device, threads, table, request.command, session)
+    work = Work(tuple(cells), runtime, device, place.threads, table, request.command, session)
     _train(launcher, work, count, watch)
     if not launcher.wait and len(watch.done) < len(cells):
         note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")
@@ -77,21 +81,28 @@ def reproduce(request: Request) -> int:
 
 def _train(launcher: Launcher, work: Work, count: int, watch: Watch) -> None:
     """Have ``count`` workers do what is left, and follow them unless nobody waits."""
-    from benchmarks.launch.launcher import attended
+    from benchmarks.launch.group import attended
 
-    for attempt in range(launcher.restarts + 1):
-        left = len(work.cells) - len(watch.done) - len(watch.failed)
-        if not left:
-            return
-        if attempt:
-            note(f"workers ended with cells left to do: {launcher.ended()}; starting new ones")
+    retries = work.runtime.retries
+    in_vain = 0  # a cell that kills its worker takes as many rounds as it has tries, and one more
+    while left := len(work.cells) - len(watch.done) - len(watch.failed):
         with attended(launcher):
             launcher.start(work, min(count, left))
             if not launcher.wait:
                 return
             watch.follow(launcher.alive)
-    if len(watch.done) + len(watch.failed) < len(work.cells):
-        note(f"workers ended with cells left to do: {launcher.ended()}")
+        settled = left + len(watch.done) + len(watch.failed) - len(work.cells)
+        if settled == left:
+            return
+        in_vain = 0 if settled else in_vain + 1
+        again = launcher.restarts and in_vain < retries + 2
+        note(
+            f"workers ended with cells left to do: {launcher.ended()}"
+            + ("; starting new ones" if again else "")
+        )
+        if not again:
+            return
+        Store.of(work.runtime)  # a disk that takes nothing any more is told once, here
 
 
 def report(request: Request, folder: str | None) -> int:

@@ -17,7 +17,7 @@ from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.evaluation.in_parts import InParts
-from benchmarks.launch.costs import cost
+from benchmarks.launch.costs import cost, peak_memory
 from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.launch.training import train
 from benchmarks.results.card import SCHEMA, Card
@@ -25,11 +25,13 @@ from benchmarks.results.provenance import provenance
 from benchmarks.results.store import Heartbeat, Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.results.weights import save
-from benchmarks.runtime import Runtime
+from benchmarks.runtime import Runtime, torchrun_processes
 from benchmarks.terminal import warn_once
 from benchmarks.training.clock import Clock
 from benchmarks.training.optimizers import build_optimizer
-from benchmarks.training.trainer import Trainer, build, schedule
+from benchmarks.training.processes import ALONE, Processes
+from benchmarks.training.sharing import check_sharing
+from benchmarks.training.trainer import Trainer, add, build, schedule
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         raise UserError(
             f"recipe.batch_size={cell.recipe.batch_size} is less than method.sub_batches={copies}; raise it"
         )
+    devices = max(runtime.devices, torchrun_processes())
     if problems:
         return problems
     if cell.evaluation.corruptions:
@@ -66,31 +69,45 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         raise UserError(
             f"{cell.dataset.name} has {examples} training images, fewer than method.sub_batches={copies}"
         )
+    check_sharing(cell, method, devices, runtime.accumulate, examples)
     _shifted(cell, source, runtime)
     return []
 
 
 def run_cell(
-    cell: Cell, runtime: Runtime, device: str, store: Store, heartbeat: Heartbeat, group: str, command: str
-) -> Card:
+    cell: Cell,
+    runtime: Runtime,
+    device: str,
+    store: Store,
+    heartbeat: Heartbeat,
+    group: str,
+    command: str,
+    processes: Processes = ALONE,
+) -> Card | None:
     """Train and evaluate ``cell``, write its card into ``store`` and return it.
+
+    Of several processes the first evaluates, writes and returns the card; the others wait for it and return None.
 
     Args:
         heartbeat: the claim on the cell; is told how far the training is.
         group: what W&B groups the run under: the table's name.
         command: what the person typed, for the card.
+        processes: those that call this together, each with a ``device`` of its own.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     source = source_of(cell, runtime)
     seconds: dict[str, float] = {}  # of the parts that are not training
     clock = Clock(device, seconds, {})
     with clock("preparation"):
-        data, sets = _data(cell, source, runtime, device)
+        data = _training_data(cell, source, runtime, device)
     mirror = Mirror(runtime.wandb, store.folder, group)
-    mirror.start(cell.id, cell.label, cell.as_dict())
+    if processes.first:
+        with clock("preparation"):
+            sets = _evaluation_images(cell, source, runtime, data, device)
+        mirror.start(cell.id, cell.label, cell.as_dict())
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
-    trainer = Trainer(cell, source, data, device, runtime.engine)
+    trainer = Trainer(cell, source, data, device, runtime.engine, processes, runtime.accumulate)
     trainer.may_write = heartbeat.check
 
     def after_epoch(entry: dict[str, Any]) -> None:
@@ -99,9 +116,14 @@ def run_cell(
         mirror.epoch(entry)
 
     progress = train(trainer, store.work(cell.id), runtime.checkpoint_seconds, after_epoch)
+    memory = max(processes.gather(peak_memory(device, heartbeat)))
+    progress.joules = add(processes.gather(progress.joules))
+    if not processes.first:
+        processes.share(lambda: None)
+        return None
     method_state = trainer.method.state_dict()  # as trained: an evaluation may draw, too
     parts = InParts(trainer.method, cell.evaluation.batch_size, cell.evaluation.batch_norm != "batch")
-    with clock("evaluation"):
+    with clock("evaluation"), trainer.by_itself():
         metrics = None if progress.diverged_at else evaluate(cell, parts, data, sets)
     if metrics is not None and not _finite(metrics):  # logits that overflow are divergence seen late
         metrics, progress.diverged_at = None, {"epoch": progress.epoch, "step": progress.step}
@@ -128,7 +150,7 @@ def run_cell(
         "corrupted_images": sets.origins,
         "curve": progress.curve,
         "cost": {
-            **cost(trainer, source, seconds, heartbeat),
+            **cost(trainer, source, seconds, max(memory, peak_memory(device, heartbeat))),
             "evaluation_batch_size": parts.size,
         },
         "weights": weights,
@@ -141,10 +163,13 @@ def run_cell(
                 datetime.now(UTC).isoformat(timespec="seconds"),
             ),
             "engine": trainer.engine.record(),
+            "devices": processes.count,
+            "accumulate": runtime.accumulate,
         },
     }
     store.write(card, heartbeat.check)
     mirror.finish(card)
+    processes.share(lambda: None)
     return card
 
 
@@ -169,12 +194,18 @@ def _shifted(cell: Cell, source: Source, runtime: Runtime) -> dict[str, ShiftedI
     return _kept("shifted", cell, lambda: open_shifted(names, source, root, runtime.download))
 
 
-def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[DataSet, EvaluationImages]:
-    """The data set on ``device`` and its test images, clean and corrupted, and other images."""
+def _training_data(cell: Cell, source: Source, runtime: Runtime, device: str) -> DataSet:
+    """The data set on ``device``."""
     data = _load(cell, source, runtime)
+    return _kept(device, cell, lambda: data.to(device))
+
+
+def _evaluation_images(
+    cell: Cell, source: Source, runtime: Runtime, on_device: DataSet, device: str
+) -> EvaluationImages:
+    """The test images of the data set on ``device``, clean and corrupted, and other images."""
     shifted = _shifted(cell, source, runtime)
-    on_device = _kept(device, cell, lambda: data.to(device))
-    images = _kept(
+    return _kept(
         "corrupted",
         cell,
         lambda: EvaluationImages.make(
@@ -185,7 +216,6 @@ def _data(cell: Cell, source: Source, runtime: Runtime, device: str) -> tuple[Da
             {name: found.to(device) for name, found in shifted.items()},
         ),
     )
-    return on_device, images
 
 
 def _kept(what: str, cell: Cell, make: Callable[[], T]) -> T:

@@ -1,19 +1,27 @@
-"""`weightaug run`: one cell, here and now, in this process."""
+"""`weightaug run`: one cell, here and now: in this process, one for each device, or those that torchrun started."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, cast
 
 from benchmarks import processor
+from benchmarks.cell import Cell
 from benchmarks.config import load
 from benchmarks.errors import UserError
 from benchmarks.reports.measures import measure, unmeasured_types
+from benchmarks.results.card import Card
+from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store
-from benchmarks.runtime import LOCAL
+from benchmarks.runtime import LOCAL, Runtime, torchrun_processes
 from benchmarks.terminal import note
+
+if TYPE_CHECKING:
+    from benchmarks.training.processes import Processes
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -25,28 +33,62 @@ def run(overrides: Sequence[str]) -> int:
         )
     device = runtime.resolve_device()
     store = Store.of(runtime)
-    card = store.read(cell.id, cell)
-    if card is None:
-        import torch
+    if torchrun_processes() == 1 and (card := store.read(cell.id, cell)):
+        note(f"{cell.label}: finished before, nothing to do")
+        return _tell(card, store)
+    from benchmarks.launch.devices import torchrun
 
-        from benchmarks.launch.run_cell import preflight, run_cell
+    with torchrun(device) as (processes, own):
+        trained = _trained(cell, runtime, own, store, processes)
+    return _tell(trained, store) if trained else 0
 
-        problems = preflight(cell, runtime)
-        if problems:
-            raise UserError("; ".join(problems))
-        processor.set_up(runtime.threads or torch.get_num_threads())
-        if busy := store.at_work([cell.id]):
-            raise UserError(f"{busy}, which is this one; wait for it or end it")
-        with store.claim(cell.id) as heartbeat:
+
+def _trained(cell: Cell, runtime: Runtime, device: str, store: Store, processes: Processes) -> Card | None:
+    """The cell's card; None in all processes but the first."""
+    import torch
+
+    from benchmarks.launch.devices import Reporter, run_on_devices
+    from benchmarks.launch.run_cell import preflight, run_cell
+
+    claimed: list[Heartbeat] = []
+    with ExitStack() as stack:
+
+        def claim() -> bool:
+            """Whether there is something to do, after it has been claimed."""
+            if problems := preflight(cell, runtime):
+                raise UserError("; ".join(problems))
+            if busy := store.at_work([cell.id]):
+                raise UserError(f"{busy}, which is this one; wait for it or end it")
+            heartbeat = stack.enter_context(store.claim(cell.id))
             if heartbeat is None:
                 raise UserError(f"cell {cell.id} has just been taken by another process; try again")
-            begun = time.monotonic()
-            card = store.read(cell.id, cell) or run_cell(
-                cell, runtime, device, store, heartbeat, "single", command_line()
-            )
-            note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}")
-    else:
-        note(f"{cell.label}: finished before, nothing to do")
+            claimed.append(heartbeat)
+            return store.read(cell.id, cell) is None
+
+        try:
+            todo = processes.share(claim)
+        except UserError:
+            if processes.first:
+                raise
+            sys.exit(2)  # the first one tells why
+        begun = time.monotonic()
+        if todo:
+            processor.set_up(runtime.threads or torch.get_num_threads())
+            heartbeat = claimed[0] if claimed else cast("Heartbeat", Reporter())
+            arguments = cell, runtime, device, store, heartbeat, "single", command_line()
+            if processes.count == 1:
+                run_on_devices(*arguments)
+            else:
+                run_cell(*arguments, processes)
+        if not processes.first:
+            return None
+        card = store.read(cell.id, cell)
+        starved = _starved(card) if card else ""
+        note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}{starved}")
+        return card
+
+
+def _tell(card: Card, store: Store) -> int:
     for mode, metrics in (card["metrics"] or {}).items():
         named = {"corrupted error": measure(card, "corrupted.error", mode)}
         for group in ("attacks", "shifted"):
@@ -59,6 +101,12 @@ def run(overrides: Sequence[str]) -> int:
     if card["diverged_at"]:
         print(f"diverged in epoch {card['diverged_at']['epoch']}", file=sys.stdout)
     if card.get("weights"):
-        print(f"weights: {store.weights(cell.id)}")
-    print(f"card: {store.cards / cell.id}.json")
+        print(f"weights: {store.weights(card['id'])}")
+    print(f"card: {store.cards / card['id']}.json")
     return 0
+
+
+def _starved(card: Card) -> str:
+    """How long the training waited for images, where they came from disk."""
+    share = card["cost"].get("starvation")
+    return f", {share:.1%} of the training time waiting for images" if share else ""

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.data.batches import epoch_batches
-from benchmarks.errors import PassingError, one_line
+from benchmarks.errors import PassingError, UserError, one_line
 from benchmarks.memory import is_out_of_memory, release
+from benchmarks.training.sharing import check_sharing
 from benchmarks.training.trainer import EpochHook, Progress, Trainer
 from benchmarks.training.watchdog import Watchdog
 
@@ -36,13 +37,24 @@ def train(trainer: Trainer, work: Path, every: float, after_epoch: EpochHook) ->
 def _advice(trainer: Trainer) -> str:
     """Settings that need less memory; what is said to fit has been tried."""
     recipe = trainer.cell.recipe
-    fits = _fitting_batch(trainer)
+    fits = _fitting_batch(trainer) if trainer.sharing.count == 1 else None
     others = [] if fits is None else [f"recipe.batch_size={fits} fits"]
     others += ["recipe.precision=bf16 takes less"] * (recipe.precision == "float32")
     same = "device=cpu" if trainer.device != "cpu" else "a machine with more memory"
     eager = "engine=eager, " if trainer.asked != "eager" else ""
-    advice = f"free the device of other work (workers=1), or use {eager}{same}, for the same cell"
+    parts = f"accumulate={2 * trainer.accumulate}, " if _divides_further(trainer) else ""
+    advice = f"free the device of other work (workers=1), or use {parts}{eager}{same}, for the same cell"
     return advice + (f"; another cell: {', '.join(others)}" if others else "")
+
+
+def _divides_further(trainer: Trainer) -> bool:
+    """Whether the batch may be run in twice as many parts."""
+    count, examples = trainer.processes.count, len(trainer.data.train)
+    try:
+        check_sharing(trainer.cell, trainer.method, count, 2 * trainer.accumulate, examples)
+    except UserError:
+        return False
+    return True
 
 
 def _fitting_batch(trainer: Trainer) -> int | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 
 from benchmarks import processor
 from benchmarks.cell import Cell
@@ -21,9 +20,6 @@ from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.store import Store
 from benchmarks.runtime import Runtime
 from benchmarks.terminal import warn
-
-STOP_SECONDS = 30.0
-"""So long a worker may take to end with a checkpoint."""
 
 
 def work(
@@ -50,7 +46,10 @@ def work(
         while candidates:
             cell_id = candidates.next()
             if cell_id is not None:
-                came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                try:
+                    came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                except LeaseLostError:  # whoever has it now goes on with it
+                    came = Came.BUSY
                 candidates.tell(cell_id, came)
                 busy = busy if came is Came.BUSY else time.monotonic()
             elif time.monotonic() - busy > idle_seconds:
@@ -65,7 +64,7 @@ def _try(
     cell: Cell, runtime: Runtime, device: str, store: Store, group: str, command: str, session: str
 ) -> Came:
     """Run ``cell`` if nobody else has it. A failure is kept beside its checkpoint."""
-    from benchmarks.launch.run_cell import run_cell
+    from benchmarks.launch.devices import run_on_devices
 
     with store.claim(cell.id) as heartbeat:
         if heartbeat is None:
@@ -73,18 +72,15 @@ def _try(
         if store.given_up(cell.id):
             return Came.SETTLED
         try:
-            run_cell(cell, runtime, device, store, heartbeat, group, command)
-        except LeaseLostError:
-            return Came.BUSY  # whoever has it now goes on with it
-        except DiskError:
-            raise  # of the store, not of the cell
+            run_on_devices(cell, runtime, device, store, heartbeat, group, command)
+        except (LeaseLostError, DiskError):
+            raise  # not of the cell
         except Exception as error:  # one failing cell does not take the table with it
             known = isinstance(error, UserError)
             summary = str(error) if known else f"{type(error).__name__}: {one_line(error)}"
             details = "" if known else traceback.format_exc()
             final = known and not isinstance(error, PassingError)
-            with suppress(LeaseLostError):
-                heartbeat.check()
-                store.fail(cell.id, session, summary, details, final)
+            heartbeat.check()
+            store.fail(cell.id, session, summary, details, final)
             return Came.SETTLED if store.given_up(cell.id) else Came.FAILED
         return Came.SETTLED

@@ -36,21 +36,23 @@
                 3 flops for SGD but for what no gradient needs, twice that for SAM. flops_per_second =
                 training_flops images_per_second. matmul_flops_per_second: the highest rate of a large square matrix
                 product on the same device in the precision of the run, measured by the process that ran the cell,
-                with its threads. utilisation = flops_per_second / matmul_flops_per_second (MFU).
+                with its threads. utilisation = flops_per_second / (matmul_flops_per_second times the devices) (MFU).
                 energy_joules: of the whole device during training_seconds, by its own counter (NVML); null where it
-                has none. evaluation_batch_size: how many images a forward pass of the evaluation took, less than
-                evaluation.batch_size where the memory asked for it. With WAS also what DOM
-                saves, in % of the multiply-adds of one pass: dom_saving_expected (over the draws of its transform;
-                left out where the outcomes are not finitely many), dom_saving_shift (over those of T1, the random
-                shift), dom_saving_axis, dom_saving_diagonal (every layer
-                draws a shift by one tap along one axis, along both), dom_saving_moved (mean over all shifts that
-                move)
+                has none. starvation: the share of training_seconds in which the device waited for images to come
+                from disk, 0 to 1; 0 where they lie on the device. evaluation_batch_size: how many images a forward
+                pass of the evaluation took, less than evaluation.batch_size where the memory asked for it. With WAS
+                also what DOM saves, in % of the multiply-adds of one pass: dom_saving_expected (over the draws of its
+                transform; left out where the outcomes are not finitely many), dom_saving_shift (over those of T1, the
+                random shift), dom_saving_axis, dom_saving_diagonal (every layer draws a shift by one tap along one
+                axis, along both), dom_saving_moved (mean over all shifts that move)
     weights     {"sha256", "bytes"} of the trained weights that lie beside the cards, see
                 :mod:`benchmarks.results.weights`; null where none were kept (weights=drop, divergence). Cards
                 from before weights were kept lack it
     provenance  commit, dirty, versions, hardware, device, command, started, finished (UTC, ISO 8601); engine: what was
                 asked for, what ran (null where nothing was left to train), why faster ones that were tried do not
-                run, seconds to prepare it
+                run, seconds to prepare it; devices: how many trained the cell together; accumulate: in how many parts
+                each ran its part of a batch. Cards from before there were several have neither. peak_memory_bytes
+                is then that of the process which had most, energy_joules that of all devices
 
 Errors are percentages as the papers print them. Raw measurements only: every aggregate is derived from here.
 """
@@ -101,6 +103,7 @@ TIMED = (
     "matmul_flops_per_second",
     "utilisation",
     "energy_joules",
+    "starvation",
     "evaluation_batch_size",
 )
 """These and those counted are costs that only some cards have."""
@@ -156,6 +159,8 @@ def _check_numbers(card: Card) -> None:
     for key in (*COUNTED, *TIMED):
         if card["cost"].get(key) is not None:
             _numbers(key, card["cost"][key])
+    if not 0 <= (share := card["cost"].get("starvation") or 0) <= 1:
+        raise DamagedCardError(f"has a starvation of {share:g}, outside 0 to 1")
     for group in ("cell", "provenance"):
         card[group].keys()
     if card.get("weights") is not None:

@@ -19,8 +19,11 @@ from benchmarks.results.provenance import commit
 
 PACKAGES = ("weightaug", "baselines", "benchmarks", "configs")
 SUFFIXES = (".py", ".yaml")
-MAKE_NO_CARD = ("commands", "compare", "reports", "simulation", "speed")
-"""Parts of ``benchmarks`` that may differ."""
+MAKE_NO_CARD = (
+    *(f"benchmarks/{part}" for part in ("commands", "compare", "reports", "simulation", "speed", "tables")),
+    *(f"configs/{group}" for group in ("published", "table")),
+)
+"""Parts that may differ."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,9 @@ def code() -> Code:
     digest = sha256()
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            name = path.relative_to(root)
-            if path.suffix in SUFFIXES and not (package == "benchmarks" and name.parts[1] in MAKE_NO_CARD):
-                digest.update(f"{name.as_posix()}\n{sha256(path.read_bytes()).hexdigest()}\n".encode())
+            name = path.relative_to(root).as_posix()
+            if path.suffix in SUFFIXES and not name.startswith(MAKE_NO_CARD):
+                digest.update(f"{name}\n{sha256(path.read_bytes()).hexdigest()}\n".encode())
     return Code(digest.hexdigest()[:12])
 
 

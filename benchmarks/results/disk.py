@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.errors import UserError
-from benchmarks.results.files import write_text
 
 
 class DiskError(UserError):
@@ -67,8 +66,14 @@ class Disk:
             os.fsync(file.fileno())
 
     def write(self, path: Path, text: str) -> None:
-        """A file that appears whole in the place of what was there."""
-        write_text(path, text)
+        """A file that appears whole in the place of what was there. Its folder must be there."""
+        partial = path.parent / f".{path.name}.partial-{secrets.token_hex(8)}"
+        try:
+            self.create(partial, text)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def link(self, path: Path, new: Path) -> None:
         """A second name for a file; FileExistsError where it is taken."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks.errors import one_line
-from benchmarks.results.files import write_json
+from benchmarks.results.disk import Disk
 from benchmarks.results.lease import Lease, LeaseLostError
 from benchmarks.terminal import warn, warn_once
 
@@ -25,12 +27,12 @@ class Heartbeat:
     """The claim on a cell: renews its lease, says how far the cell is, and watches the memory it takes.
 
     Args:
-        path: of the file that tells others.
+        path: of the file that tells others, on ``disk``.
         facts: what else it tells.
     """
 
-    def __init__(self, path: Path, lease: Lease, **facts: Any) -> None:
-        self.path, self.lease, self.facts = path, lease, facts
+    def __init__(self, path: Path, lease: Lease, disk: Disk, **facts: Any) -> None:
+        self.path, self.lease, self.disk, self.facts = path, lease, disk, facts
         self.peak_memory = 0
         self._fraction = 0.0
         self._reports: list[tuple[float, float]] = []  # the first and the last (seconds, fraction)
@@ -61,15 +63,28 @@ class Heartbeat:
         self.lease.renew()
 
     def __enter__(self) -> Heartbeat:
-        self._tell()
+        try:
+            self.say()
+        except FileNotFoundError:  # paused since the claim, and the cell is finished
+            raise LeaseLostError(f"another worker has cleared {self.path.parent}") from None
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.end()
+
+    def end(self) -> None:
+        """Say nothing any more."""
         if not self.lease.lost:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.disk.remove(self.path)
+
+    def beat(self) -> None:
+        """Renew the lease and tell."""
+        self.lease.renew()
+        self.say()
 
     def _run(self) -> None:
         every = min(5 * LOOK_SECONDS, self.lease.holder.seconds / BEATS)
@@ -78,15 +93,15 @@ class Heartbeat:
             if self._fraction == self._told and time.monotonic() - self._beaten < every:
                 continue
             try:
-                self.lease.renew()
-                self._tell()
+                self.beat()
             except LeaseLostError:
                 warn(f"another worker has taken over the cell in {self.path.parent}; this one gives it up")
                 return
             except OSError as error:  # perhaps for a while only; the lease is lost if somebody takes it
                 warn_once(f"{self.path}: {one_line(error)}; trying again")
 
-    def _tell(self) -> None:
+    def say(self) -> None:
+        """Write the file that tells others."""
         self._beaten, self._told = time.monotonic(), self._fraction
         said = {
             "host": socket.gethostname(),
@@ -96,7 +111,7 @@ class Heartbeat:
             "fraction": self._fraction,
             "seconds_left": self._seconds_left(),
         }
-        write_json(self.path, {**self.facts, **said})
+        self.disk.write(self.path, json.dumps({**self.facts, **said}, sort_keys=True) + "\n")
 
     def _seconds_left(self) -> float | None:
         """By the pace since the first report; None before the second."""

@@ -32,7 +32,8 @@ from benchmarks.results.disk import Disk
 
 SECONDS = 60.0
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
-"""What renaming a folder to the name of another says; ENOENT where it was done and its answer got lost."""
+"""What says that the folder of a lease is there: ENOENT where renaming was done and its answer got lost, or where
+whoever has just finished has cleared up."""
 
 
 class LeaseLostError(UserError):
@@ -186,9 +187,9 @@ class Leases:
 
     def _appear(self, aside: Path, place: Path, holder: Holder) -> None:
         """Let the folder ``place`` appear with ``holder`` in it, unless it is there with somebody else."""
-        self.disk.make_folder(aside)
-        self.disk.create(aside / holder.name)
         try:
+            self.disk.make_folder(aside)
+            self.disk.create(aside / holder.name)
             self.disk.rename(aside, place)
         except OSError as error:
             for remove, path in (

@@ -77,11 +77,12 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def machine(provenance: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What must be the same for times to be comparable: the GPU's name, or the processor's and its cores."""
+    """What must be the same for times to be comparable: the GPU's name, or the processor's and its cores; how many."""
     device, hardware = str(provenance["device"]), provenance["hardware"]
+    several = (n,) if (n := provenance.get("devices", 1)) > 1 else ()
     if device.startswith("cuda"):
-        return ("cuda", hardware.get("gpu"))
-    return (device, hardware.get("processor"), hardware.get("cores"))
+        return ("cuda", hardware.get("gpu"), *several)
+    return (device, hardware.get("processor"), hardware.get("cores"), *several)
 
 
 def _processor() -> str:

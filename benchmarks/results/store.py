@@ -118,8 +118,7 @@ class Store:
 
     def finished(self) -> set[str]:
         """The ids of all cells that have a card, by one look at the folder."""
-        names = self.disk.names(self.cards)
-        return {name.removesuffix(".json") for name in names if name.endswith(".json") and name[0] != "."}
+        return {name[:-5] for name in self.disk.names(self.cards) if name.endswith(".json")}
 
     def begun(self) -> set[str]:
         """The ids of all cells that are not finished and that somebody has worked on, likewise."""
@@ -250,7 +249,9 @@ class Store:
             return
         try:
             checkpoint = self.disk.stamp(self.work(cell_id) / "checkpoint.pt")
-            with Heartbeat(self.work(cell_id) / "heartbeat.json", lease, checkpoint=checkpoint) as heartbeat:
+            with Heartbeat(
+                self.work(cell_id) / "heartbeat.json", lease, self.disk, checkpoint=checkpoint
+            ) as heartbeat:
                 yield heartbeat
         finally:
             self.release(cell_id, lease)
@@ -325,6 +326,10 @@ class Store:
     def failure(self, cell_id: str) -> dict[str, Any]:
         """Why the last try failed, with all ``attempts`` and whether the cell is ``given_up``; empty if none did."""
         return self._file(self.work(cell_id) / "failure.json", ("session", "error"))
+
+    def settled(self, cell_id: str) -> bool:
+        """Whether there is nothing to do for a cell: it is finished or given up."""
+        return self.has(cell_id) or self.given_up(cell_id) is not None
 
     def given_up(self, cell_id: str) -> str | None:
         """The error for which the cell is not tried any more; None where it is."""

@@ -44,12 +44,12 @@ def corrupted_sgd(
     if severity not in SEVERITIES:
         raise ValueError(f"severity is {severity}; it is a whole number from 1 to {SEVERITIES[-1]}")
 
-    def corrupted(x: Tensor, generator: torch.Generator) -> Tensor:
+    def corrupted(x: Tensor, generator: torch.Generator, places: Tensor) -> Tensor:
         if data is None:
             raise ValueError("corrupting normalised inputs takes the loaded data set: give data")
         images = data.pixels(x)
         return data.normalise(
-            corrupt(images, corruption, severity, source.corruptions, seed=generator.initial_seed())
+            corrupt(images, corruption, severity, source.corruptions, places, generator.initial_seed())
         )
 
     return CorruptedSGD(model, corruption=corrupted, fraction=fraction, seed=seed, random=random)

@@ -85,6 +85,9 @@ class Engine:
         Uses torch's global generator, so seed it afterwards.
         """
         begun = time.perf_counter()
+        if self.step.sharing.count > 1:
+            self._only_eager(x, y)
+            return
         fastest = self._fastest() if self.asked == "auto" else self.asked
         for name in LADDER[LADDER.index(fastest) :]:
             try:
@@ -99,6 +102,14 @@ class Engine:
             reasons = "; ".join(f"{name}: {why}" for name, why in self.why.items())
             _warn_once(f"engine={self.asked}: the training step runs {self.ran} ({reasons})")
         self.seconds = time.perf_counter() - begun
+
+    def _only_eager(self, x: Tensor, y: Tensor) -> None:
+        """Without a rehearsal: one that fails in one process alone would leave the others waiting."""
+        self.ran, self._shapes = "eager", (x.shape, y.shape)
+        if self.asked not in ("auto", "eager"):
+            self.why[self.asked] = "with devices or accumulate above 1 only eager steps are run"
+            if self.step.sharing.processes.first:
+                _warn_once(f"engine={self.asked}: the training step runs eager ({self.why[self.asked]})")
 
     def _fastest(self) -> str:
         if self.capture is not None:

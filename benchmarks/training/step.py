@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 from benchmarks.cell import Recipe
 from benchmarks.errors import UserError
 from benchmarks.training.optimizers import clip_gradients
-from weightaug.method import Method
+from benchmarks.training.sharing import Sharing
+from weightaug.method import Criterion, Method
+from weightaug.wrappers import distributed
 
 
 class TrainingStep:
@@ -26,14 +28,24 @@ class TrainingStep:
         recipe: its precision and clipping.
         device: torch's name of it.
 
+        sharing: which part of every batch the step gets here, and in how many parts it is run.
+
     Attributes:
+        total: the size of the whole batch, of which a step gets this process's rows; 0: all have as many.
         compiled: runs in place of the model's own call within a step, and nowhere else; None: the model's own.
         channels_last: whether the images come in that memory format.
     """
 
     def __init__(
-        self, recipe: Recipe, model: nn.Module, method: Method, optimizer: Optimizer, device: str
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        method: Method,
+        optimizer: Optimizer,
+        device: str,
+        sharing: Sharing | None = None,
     ) -> None:
+        self.sharing, self.total = sharing or Sharing(), 0
         self.recipe, self.model, self.method, self.optimizer = recipe, model, method, optimizer
         self.device = torch.device(device)
         self.compiled: Callable[..., Any] | None = None
@@ -46,10 +58,29 @@ class TrainingStep:
             x = x.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad()
         with numerics(self.recipe.precision, self.device), self._compiled_model():
-            loss = self.method.backward(F.cross_entropy, x, y)
+            loss = self._whole(x, y) if self.sharing.count == 1 else self._in_parts(x, y)
         if self.recipe.clip_norm is not None:
             clip_gradients(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
+        return loss
+
+    def _whole(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.method.backward(F.cross_entropy, x, y)
+
+    def _in_parts(self, x: Tensor, y: Tensor) -> Tensor:
+        """The gradient and the loss of a batch of which other processes have parts, or that is run in parts."""
+        seed, parallel = torch.initial_seed(), distributed(self.method.model)
+        loss = torch.zeros((), device=self.device)
+        for part, rows, weight in self.sharing.parts(self.total or len(x) * self.sharing.processes.count):
+            torch.manual_seed(seed)  # every part draws the whole batch's numbers
+            with nullcontext() if parallel is None or part.last else parallel.no_sync():
+                loss += self.method.backward(_weighted(weight), x[rows], y[rows], part)
+        loss /= self.sharing.accumulate
+        if self.sharing.accumulate > 1:
+            gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"]]
+            torch._foreach_div_([g for g in gradients if g is not None], self.sharing.accumulate)
+        extra = [p.grad for p in self.method.parameters() if p.grad is not None]
+        self.sharing.processes.average([loss, *extra])
         return loss
 
     @contextmanager
@@ -62,6 +93,13 @@ class TrainingStep:
             yield
         finally:
             self.model._compiled_call_impl = None
+
+
+def _weighted(weight: float) -> Criterion:
+    """The mean loss of a part, times its share of the batch's mean loss where parts are not of the same size."""
+    if weight == 1:
+        return F.cross_entropy
+    return lambda logits, y: weight * F.cross_entropy(logits, y)
 
 
 def check_precision(precision: str, device: str) -> None:

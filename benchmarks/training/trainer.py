@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,14 @@ from benchmarks.training import checkpoint
 from benchmarks.training.clock import Clock
 from benchmarks.training.engine import Engine
 from benchmarks.training.optimizers import build_optimizer, set_learning_rate
+from benchmarks.training.processes import ALONE, Processes
 from benchmarks.training.schedules import Schedule, build_schedule
+from benchmarks.training.sharing import sharing
 from benchmarks.training.step import TrainingStep
 from benchmarks.training.watchdog import Watchdog
 from weightaug.method import Method
 from weightaug.random import derive_seed
+from weightaug.wrappers import distributed
 
 EpochHook = Callable[[dict[str, Any]], None]
 
@@ -43,7 +48,8 @@ class Progress:
     step: int = 0
     batch: int = 0  # within the epoch
     loss: float = 0.0  # the sum over those batches
-    # Of the parts of the run that exclude each other: training, compile, checkpoint, evaluation.
+    # Of the parts of the run that exclude each other: training, compile, checkpoint, evaluation. Of the training
+    # besides: waiting, the seconds for which the device waited for images.
     seconds: dict[str, float] = field(default_factory=dict)
     joules: dict[str, float] = field(default_factory=dict)  # likewise; empty where nothing counts them
     resumed: int = 0
@@ -52,7 +58,9 @@ class Progress:
 
 
 class Trainer:
-    """Trains one cell on one device, continuing from its checkpoint where there is one.
+    """Trains one cell on one device, or as one of several processes with one each.
+
+    Continues from the cell's checkpoint where there is one.
 
     Args:
         cell: what to train.
@@ -60,9 +68,21 @@ class Trainer:
         data: the loaded data set, on ``device``.
         device: torch's name of it.
         engine: how the steps are run, see :mod:`benchmarks.training.engine`.
+        processes: those that train the cell together, each of which has a Trainer.
+        accumulate: in so many parts a process runs its part of every batch.
     """
 
-    def __init__(self, cell: Cell, source: Source, data: DataSet, device: str, engine: str = "eager") -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        source: Source,
+        data: DataSet,
+        device: str,
+        engine: str = "eager",
+        processes: Processes = ALONE,
+        accumulate: int = 1,
+    ) -> None:
+        self.processes, self.accumulate = processes, accumulate
         self.cell, self.source, self.data, self.device = cell, source, data, device
         self.asked = engine
         self.may_write: Callable[[], None] = lambda: None  # called before a checkpoint appears; may raise
@@ -72,9 +92,12 @@ class Trainer:
 
     def _begin(self) -> None:
         """Everything as it is before the first step."""
-        self.model, self.method = build(self.cell, self.source, self.device, self.data)
+        self.model, self.method = build(self.cell, self.source, self.device, self.data, self.processes)
+        self.sharing = sharing(self.method, self.processes, self.accumulate)
         self.optimizer = build_optimizer(self.cell.recipe, self.model, self.method.parameters())
-        step = TrainingStep(self.cell.recipe, self.model, self.method, self.optimizer, self.device)
+        step = TrainingStep(
+            self.cell.recipe, self.model, self.method, self.optimizer, self.device, self.sharing
+        )
         self.engine = Engine(self.asked, step, self.steps * self.cell.recipe.total_epochs)
         self._set_progress(Progress())
 
@@ -102,20 +125,23 @@ class Trainer:
 
         def save_if_due(first: Callable[[], None] = lambda: None) -> None:
             nonlocal saved
-            if path and (interruption.requested() or time.monotonic() - saved >= every):
+            due = path is not None and time.monotonic() - saved >= every
+            stop, due_somewhere = self.processes.largest(interruption.requested(), due)
+            if path and (stop or due_somewhere):
                 first()
                 self.save(path)
                 saved = time.monotonic()
-            interruption.check()
+            if stop:
+                raise interruption.Interrupted(int(stop))
 
         with interruption.postponed():
             trained = self.progress.step
             while self.progress.epoch < self.cell.recipe.total_epochs and not self.progress.diverged_at:
                 entry = self._epoch(save_if_due, watchdog)
-                if after_epoch:
+                if after_epoch and self.processes.first:
                     after_epoch(entry)
                 save_if_due()
-            if not self.progress.diverged_at and not self._finite():
+            if not self.progress.diverged_at and not self.processes.share(self._finite):
                 self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
             if (
                 path and self.progress.step > trained
@@ -135,14 +161,23 @@ class Trainer:
         self.model.train()
         done = self.progress
         total = torch.tensor(done.loss, device=self.device)
+        waited = done.seconds.get("waiting", 0.0) - self.data.train.waited
 
         def count() -> None:
             done.loss = float(total)  # waits for the device: at the end and for checkpoints only
+            done.seconds["waiting"] = waited + self.data.train.waited
 
         with self.clock("training"), watchdog or nullcontext():
             for x, y in epoch_batches(
-                self.data, self.cell.recipe, self.cell.seed, done.epoch, self.source.num_classes, done.batch
+                self.data,
+                self.cell.recipe,
+                self.cell.seed,
+                done.epoch,
+                self.source.num_classes,
+                done.batch,
+                self.sharing,
             ):
+                self.engine.step.total = self._batch_size(done.batch)
                 total += self.step(x, y)
                 done.batch += 1
                 if watchdog:
@@ -156,7 +191,7 @@ class Trainer:
         if not math.isfinite(loss):
             self.progress.diverged_at = {"epoch": self.progress.epoch, "step": self.progress.step}
             entry["loss"] = 0.0 if math.isnan(loss) else math.copysign(1e308, loss)  # JSON knows no NaN
-        elif self.cell.evaluation.official_was:
+        elif self.cell.evaluation.official_was and self.processes.first:
             with self.clock("evaluation"):
                 entry |= official_errors(self.cell, self.method, self.data, self.progress.epoch)
         self.progress.curve.append(entry)
@@ -174,17 +209,32 @@ class Trainer:
         self.progress.step += 1
         return loss
 
+    def _batch_size(self, batch: int) -> int:
+        """Of the whole batch of that number in an epoch."""
+        size = self.cell.recipe.batch_size
+        return min(size, len(self.data.train) - batch * size)
+
+    @contextmanager
+    def by_itself(self) -> Iterator[None]:
+        """Within the context this process may run the trained method without the others."""
+        parallel = distributed(self.method.model)
+        with parallel.no_sync() if parallel else nullcontext():
+            yield
+
     @property
     def images_per_epoch(self) -> int:
         return min(len(self.data.train), self.steps * self.cell.recipe.batch_size)
 
     def save(self, path: Path) -> None:
         with self.clock("checkpoint"):
+            joules = add(self.processes.gather(self.progress.joules))
+            if not self.processes.first:
+                return
             state = {
                 "model": self.model.state_dict(),
                 "optimizer": checkpoint.optimizer_state(self.optimizer),
                 "method": self.method.state_dict(),
-                "progress": vars(self.progress),
+                "progress": {**vars(self.progress), "joules": joules},
             }
             try:
                 checkpoint.save(path, self.cell, state, self.may_write)
@@ -195,16 +245,19 @@ class Trainer:
         """Continue from the checkpoint at ``path`` or, if that can't be used, from the previous one."""
         if path is None:
             return
-        places = [place for place in (path, checkpoint.previous(path)) if place.is_file()]
+        share = self.processes.share
+        places = share(lambda: [place for place in (path, checkpoint.previous(path)) if place.is_file()])
+        device = self.device if self.processes.count == 1 else "cpu"
         for place in places:
             try:
-                self._load(checkpoint.load(place, self.cell, self.device))
+                self._load(share(partial(checkpoint.load, place, self.cell, device)))
                 return
             except Exception as error:  # whatever a damaged state raises, half of it may be loaded by now
                 if is_out_of_memory(error):
                     raise
                 then = "the cell starts anew" if place == places[-1] else "the previous one is tried"
-                set_aside(place, f"checkpoint refused ({one_line(error)}); {then}")
+                if self.processes.first:
+                    set_aside(place, f"checkpoint refused ({one_line(error)}); {then}")
                 self._begin()
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -212,8 +265,15 @@ class Trainer:
         checkpoint.load_model(self.model, state["model"])
         checkpoint.load_optimizer(self.optimizer, state["optimizer"])
         self.method.load_state_dict(state["method"])
+        if not self.processes.first:
+            progress.joules = {}  # the first has those of all
         self._set_progress(progress)
         self.progress.resumed += 1
+
+
+def add(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The sum for every key."""
+    return {key: sum(count.get(key, 0.0) for count in counts) for key in dict.fromkeys(chain(*counts))}
 
 
 def schedule(recipe: Recipe, examples: int) -> Schedule:
@@ -229,8 +289,10 @@ def schedule(recipe: Recipe, examples: int) -> Schedule:
     )
 
 
-def build(cell: Cell, source: Source, device: str, data: DataSet | None = None) -> tuple[nn.Module, Method]:
-    """The cell's model, initialised from its seed, and its method.
+def build(
+    cell: Cell, source: Source, device: str, data: DataSet | None = None, processes: Processes = ALONE
+) -> tuple[nn.Module, Method]:
+    """The cell's model, initialised from its seed, and its method, which may have the model within a wrapper.
 
     Without ``data``, a method that works on the images can be built but not run.
     """
@@ -239,5 +301,6 @@ def build(cell: Cell, source: Source, device: str, data: DataSet | None = None) 
         num_classes=source.num_classes, in_channels=source.in_channels, image_size=source.image_size
     ).to(device)
     offered = {"source": source, "data": data}
-    method = cell.method.build(offered, model=model, seed=derive_seed(cell.seed, "method"))
+    wrapped = processes.wrap(model)
+    method = cell.method.build(offered, model=wrapped, seed=derive_seed(cell.seed, "method"))
     return model, method

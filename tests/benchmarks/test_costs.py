@@ -35,6 +35,7 @@ def test_a_card_says_where_the_time_went(weightaug: CommandLine, tmp_path: Path)
     assert cost["preparation_seconds"] > 0
     assert cost["compile_seconds"] < 0.1  # the eager engine compiles nothing
     assert (cost["energy_joules"], cost["evaluation_batch_size"]) == (None, 512)
+    assert cost["starvation"] == 0  # the images lie in memory
     for name in TIMED:
         check_metric(f"cost.{name}", "a table")
         assert measure(card, f"cost.{name}") == cost[name]
@@ -42,6 +43,8 @@ def test_a_card_says_where_the_time_went(weightaug: CommandLine, tmp_path: Path)
     for bad in ("fast", True):
         with pytest.raises(DamagedCardError, match="images_per_second that is not a number"):
             check_card({**card, "cost": {**cost, "images_per_second": bad}})
+    with pytest.raises(DamagedCardError, match=r"starvation of 1\.5, outside 0 to 1"):
+        check_card({**card, "cost": {**cost, "starvation": 1.5}})
 
 
 @pytest.mark.parametrize(("method", "passes"), [("damp", 1.0), ("sam", 2.0), ("was", 1.03)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,7 +14,9 @@ import torch
 from interrupted_runs import small_trainer
 from torch import Tensor
 
+from benchmarks.data.corruptions import corrupt
 from benchmarks.errors import UserError
+from benchmarks.evaluation.attacks import AUTOATTACK
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.evaluation.in_parts import InParts
 from benchmarks.launch.training import train
@@ -97,6 +102,86 @@ def test_what_can_not_be_divided_is_an_error_that_names_the_setting() -> None:
         measured(trainer, 20, batch_norm="batch")
     with pytest.raises(UserError, match=r"a single image; use device=cpu"):
         measured(trainer, 0)
+
+
+def test_corrupted_images_are_made_in_parts_with_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = small_trainer()
+    whole = EvaluationImages.make(trainer.source, trainer.data)
+    test, places, largest = trainer.data.test, torch.arange(64), 20
+
+    def limited(images: Tensor, *arguments: Any) -> Tensor:
+        if len(images) > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return corrupt(images, *arguments)
+
+    expected = [made(test.images, places) for made in whole.corrupted.values()]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("benchmarks.evaluation.evaluate.corrupt", limited)
+    parts = EvaluationImages.make(trainer.source, trainer.data)
+    found = [made(test.images, places) for made in parts.corrupted.values()]
+    assert len(found) == 5 and all(map(torch.equal, found, expected))
+    warnings = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[-1] for line in warnings] == [
+        "32 are made at once from here on",
+        "16 are made at once from here on",
+    ]
+    largest = 0
+    with pytest.raises(UserError, match="making the corruption of a single image; use device=cpu"):
+        EvaluationImages.make(trainer.source, trainer.data)
+
+
+def test_batches_of_re_estimated_statistics_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = small_trainer("recipe.epochs=1", "recipe.batch_size=64")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with pytest.raises(
+        UserError, match=r"re-estimating BatchNorm on 64 images .* device=cpu, for the same cell"
+    ):
+        measured(trainer, 20, batch_norm="reestimated", batch_size=16)
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["sgd", "was"])
+def test_autoattack_goes_on_in_parts(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the package's ways of calling the model: without gradients, with those of all logits, on a part of the
+    images that are not fooled yet."""
+
+    class AutoAttack:
+        def __init__(self, model: Any, *, device: Any, eps: float, norm: str, seed: int) -> None:
+            self.model, self.eps = model, eps
+
+        def run_standard_evaluation(
+            self, x: Tensor, y: Tensor, /, *, batch_size: int
+        ) -> tuple[Tensor, Tensor]:
+            attacked = x.clone()
+            for step in range(1, 4):
+                with torch.no_grad():
+                    robust = self.model(attacked).argmax(1) == y
+                if not robust.any():
+                    break
+                pixels = attacked[robust].requires_grad_()
+                logits = self.model(pixels)
+                margin = logits.gather(1, y[robust, None]).squeeze(1) - logits.logsumexp(1)
+                (gradient,) = torch.autograd.grad(margin.sum(), pixels)
+                moved = (pixels.detach() - step / 3 * self.eps * gradient.sign()).clamp(0, 1)
+                attacked[robust] = moved.maximum(x[robust] - self.eps).minimum(x[robust] + self.eps)
+            return attacked, y
+
+    package = ModuleType(AUTOATTACK)
+    package.AutoAttack = AutoAttack  # type: ignore[attr-defined]
+    package.__spec__ = ModuleSpec(AUTOATTACK, None)
+    monkeypatch.setitem(sys.modules, AUTOATTACK, package)
+    trainer = small_trainer(f"method={method}", "recipe.epochs=1", "evaluation.autoattack_epsilon=0.1")
+    trainer.run()
+    whole, size = measured(trainer, 64)
+    assert size == 512
+    parts, size = measured(trainer, 20)
+    assert size == 16
+    for mode, found in parts.items():
+        attacked = found["attacks"]["autoattack"]
+        assert numbers(attacked) == pytest.approx(numbers(whole[mode]["attacks"]["autoattack"]), rel=1e-4)
+        assert attacked["nll"] > found["clean"]["nll"]
 
 
 def test_other_errors_of_the_evaluation_are_no_lack_of_memory() -> None:

@@ -163,24 +163,40 @@ def comparable(logged: Any) -> Any:
     return {key: value for key, value in mine.items() if key.partition(".")[2] not in places}
 
 
-def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
-    command = [*TINY, "wandb=disabled"]
-    broken = tmp_path / "broken" / "signnoise"
+def broken_plugin(folder: Path, line: str) -> str:
+    """A path on which the plug-in does ``line`` in every step."""
+    broken = folder / "broken" / "signnoise"
     broken.mkdir(parents=True)
     source = (PLUGIN / "signnoise" / "__init__.py").read_text()
     (broken / "__init__.py").write_text(
-        source.replace("loss = criterion", "raise RuntimeError('no luck')\n        loss = criterion")
+        source.replace("loss = criterion", f"{line}\n        loss = criterion")
     )
     (broken / "configs").symlink_to(PLUGIN / "signnoise" / "configs")
-    path = plugin_path(tmp_path).replace(str(PLUGIN), str(broken.parent))
-    run = start(tmp_path, *command, path=path)
+    return plugin_path(folder).replace(str(PLUGIN), str(broken.parent))
+
+
+def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    command = [*TINY, "--seeds", "1", "wandb=disabled", "recipe.epochs=1", "evaluation.corruptions=false"]
+    path = broken_plugin(tmp_path, "import os; os.kill(os.getpid(), 9)")
+    run = start(tmp_path, *command, "retries=0", path=path)
+    _, errors = run.communicate(timeout=180)
+    assert run.returncode == 1, errors
+    assert "FAILED: its worker died: process " in errors
+    assert "1 of 2 cells finished" in errors
+
+
+def test_a_failing_cell_does_not_take_the_table_with_it(tmp_path: Path) -> None:
+    command = [*TINY, "wandb=disabled"]
+    run = start(tmp_path, *command, path=broken_plugin(tmp_path, "raise RuntimeError('no luck')"))
     _, errors = run.communicate(timeout=180)
     assert run.returncode == 1
     assert "FAILED: RuntimeError: no luck" in errors
     assert "2 of 4 cells finished" in errors
     assert "NOT RUN" in (tmp_path / "reports" / "smoke" / "signnoise-tiny.md").read_text()
     failure = next((tmp_path / "runs" / "work").glob("*/failure.json"))
-    assert "no luck" in json.loads(failure.read_text())["details"]
+    known = json.loads(failure.read_text())
+    assert "no luck" in known["details"]
+    assert len(known["attempts"]) == 3
     errors = finish(start(tmp_path, *command, path=plugin_path(tmp_path)))[
         1
     ]  # mended: only the failed cells run

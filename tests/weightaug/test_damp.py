@@ -14,7 +14,7 @@ from small_networks import batch, gradients, mixed
 from torch import nn
 
 from baselines import SGD
-from weightaug import DAAP, DAMP, Method, RandomSource
+from weightaug import DAAP, DAMP, Method, Part, RandomSource
 
 
 def step(method: Method, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -142,10 +142,10 @@ def test_a_batch_that_does_not_divide_keeps_every_example() -> None:
     loss, ours = step(method, x, y)
     losses, expected = [], None
     for rows, share in ((slice(0, 3), 3 / 7), (slice(3, 5), 2 / 7), (slice(5, 7), 2 / 7)):
-        copy = len(losses)
-        one = DAMP(mixed(batch_norm=False), sub_batches=1)
-        one.copies.numbers = range(copy, copy + 1)
-        own_loss, own = step(one, x[rows], y[rows])
+        one = DAMP(mixed(batch_norm=False), sub_batches=3)
+        part = Part(len(losses), 3, rows.start, rows.stop - rows.start, 7)
+        own_loss = one.backward(F.cross_entropy, x[rows], y[rows], part)
+        own = gradients(one.model)
         losses.append(own_loss * share)
         own = {name: g * share for name, g in own.items()}
         expected = own if expected is None else {name: expected[name] + g for name, g in own.items()}

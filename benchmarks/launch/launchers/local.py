@@ -1,4 +1,4 @@
-"""Workers as processes of this machine, each with a GPU of its own where there are several."""
+"""Workers as processes of this machine, each with GPUs of its own where there are several."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
-from multiprocessing.process import BaseProcess
-from threading import Thread
 from typing import Any
 
 from benchmarks import interruption
-from benchmarks.launch.launcher import POLL_SECONDS, STOP_SECONDS, Launcher, Work
+from benchmarks.launch.group import Group, end_with
+from benchmarks.launch.launcher import Launcher, Work
 from benchmarks.runtime import Runtime
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Local(Launcher):
-    """Processes that are started here and end with the command, even if that is killed.
+    """Processes that are started here and end with the command, even if that is killed."""
 
-    Args:
-        retries: how often new workers are started where some died with cells left to do.
-    """
+    restarts = True
 
-    def __init__(self, retries: int = 2) -> None:
-        self.restarts = retries
-        self._processes: list[BaseProcess] = []
+    def __init__(self) -> None:
+        self._group = Group()
 
     def prepare(self, runtime: Runtime) -> str:
         return runtime.resolve_device()
@@ -46,26 +41,29 @@ class Local(Launcher):
     def start(self, work: Work, count: int) -> None:
         context = multiprocessing.get_context("spawn")
         gpus = visible_gpus() if work.device == "cuda" else []
-        self._processes = []
-        for number in range(count):
-            gpu = gpus[number % len(gpus)] if gpus else None
-            process = context.Process(target=_live, args=(work, gpu, os.getpid()), daemon=True)
-            process.start()
-            self._processes.append(process)
+        each = work.runtime.devices
+        self._group = Group([
+            context.Process(
+                target=_live,
+                # Several workers share a GPU where there are more of them; those with several GPUs never do.
+                args=(work, [gpus[(number * each + i) % len(gpus)] for i in range(each if gpus else 0)], os.getpid()),
+                daemon=True,
+            )
+            for number in range(count)
+        ])  # fmt: skip
+        self._group.start()
 
     def alive(self) -> bool:
-        return any(process.is_alive() for process in self._processes)
+        return self._group.alive()
 
     def stop(self) -> None:
-        for process in self._processes:
-            process.terminate()
+        self._group.stop()
 
     def kill(self) -> None:
-        for process in self._processes:
-            process.kill()
+        self._group.kill()
 
     def ended(self) -> str:
-        return f"exit codes {', '.join(sorted({str(process.exitcode) for process in self._processes}))}"
+        return f"exit codes {', '.join(sorted(map(str, set(self._group.exit_codes))))}"
 
 
 def visible_gpus() -> list[str]:
@@ -76,24 +74,15 @@ def visible_gpus() -> list[str]:
     return named or [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _live(work: Work, gpu: str | None, parent: int) -> None:
-    """A worker's process. ``gpu``: the only one that it sees, as ``cuda``."""
-    if gpu is not None:
-        os.environ[VISIBLE] = gpu  # in time, for nothing has asked for a GPU in this process yet
+def _live(work: Work, gpus: list[str], parent: int) -> None:
+    """A worker's process. ``gpus``: the only ones that it sees, as ``cuda``."""
+    if gpus:
+        os.environ[VISIBLE] = ",".join(gpus)  # in time, for nothing has asked for a GPU in this process yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
     multiprocessing.current_process().daemon = False  # may start processes, which load streams
     try:
         with interruption.handled(signal.SIGTERM):
-            Thread(target=_end_with, args=(parent,), daemon=True).start()
+            end_with(parent)
             work.do()
     except interruption.Interrupted as stop:
         sys.exit(stop.exit_code)
-
-
-def _end_with(parent: int) -> None:
-    """End this process, with a checkpoint, when its parent is gone, also when the parent was killed."""
-    while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_SECONDS)
-    os._exit(1)

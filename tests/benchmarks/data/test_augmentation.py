@@ -22,7 +22,14 @@ from benchmarks.errors import UserError
 EVERYTHING = [
     Recipe(batch_size=16, flip=True, crop_padding=2),
     Recipe(batch_size=16, flip=True, min_crop_area=0.08),
-    Recipe(batch_size=16, min_crop_area=0.05, randaugment="official", mixup_lambda=0.8),
+    Recipe(
+        batch_size=16,
+        min_crop_area=0.05,
+        crop_boxes="official",
+        min_crop_covered=0.1,
+        randaugment="official",
+        mixup_lambda=0.8,
+    ),
     Recipe(batch_size=16, crop_padding=1, randaugment="torchvision", mixup_alpha=0.2, drop_last=False),
 ]
 
@@ -74,7 +81,13 @@ def test_augmentation_depends_on_the_image_not_on_the_order() -> None:
 def test_resized_crops_are_those_of_pillow_and_of_torch(size: int) -> None:
     pixels = data(20, size).train.images
     pixels[:10] = (
-        F.interpolate(torch.rand(10, 3, 3, 3) * 255, (size, size), mode="bicubic").clamp(0, 255).byte()
+        F.interpolate(
+            torch.rand(10, 3, 3, 3, generator=torch.Generator().manual_seed(1)) * 255,
+            (size, size),
+            mode="bicubic",
+        )
+        .clamp(0, 255)
+        .byte()
     )
     boxes = random_boxes(torch.tensor([[size, size]]).expand(20, 2), 0.1, torch.Generator().manual_seed(0))
     found = resized_crop(pixels, boxes)
@@ -118,10 +131,33 @@ def test_boxes_lie_inside_images_of_any_shape(height: int, width: int, area: flo
     sizes = torch.tensor([[height, width]]).expand(30, 2)
     for boxes in (
         random_boxes(sizes, area, torch.Generator().manual_seed(seed)),
+        random_boxes(sizes, area, torch.Generator().manual_seed(seed), "official", 0.1),
         central_boxes(sizes, area),
     ):
         assert bool((boxes[:, :2] >= 0).all()) and bool((boxes[:, 2:] >= 1).all())
         assert bool((boxes[:, :2] + boxes[:, 2:] <= sizes).all())
+
+
+def test_official_boxes_are_distributed_as_tensorflows() -> None:
+    """Width / height uniform on 3/4 to 4/3 and, for each, the height uniform from the least area to what fits."""
+    side = 200
+    sizes = torch.tensor([[side, side]]).expand(40_000, 2)
+    draw = torch.Generator().manual_seed(0)
+    top, _, height, width = random_boxes(sizes, 0.08, draw, "official").double().unbind(1)
+    area = height * width / side**2
+    assert float(area.min()) >= 0.08 and float(area.max()) <= 1
+    ratio = width / height
+    wide = (ratio - 3 / 4) / (4 / 3 - 3 / 4)
+    assert abs(float(wide.mean()) - 0.5) < 0.01 and abs(float(wide.var()) - 1 / 12) < 0.003
+    least, most = side * (0.08 / ratio).sqrt(), (side / ratio).clamp(max=side)
+    share = (height - least) / (most - least)
+    assert abs(float(share.mean()) - 0.5) < 0.01 and abs(float(share.var()) - 1 / 12) < 0.003
+    free = side - height
+    assert abs(float((top[free > 20] / (free[free > 20] - 1)).mean()) - 0.5) < 0.01
+    covered = random_boxes(sizes, 0.08, torch.Generator().manual_seed(0), "official", 0.3)
+    assert float((covered[:, 2] * covered[:, 3]).min()) >= 0.3 * side**2
+    kept = area >= 0.3  # the first draw was enough for these
+    assert torch.equal(covered[kept, 2:].double(), torch.stack([height, width], 1)[kept])
 
 
 def test_no_box_fits_a_narrow_image_whole() -> None:
@@ -171,6 +207,9 @@ def test_a_batch_larger_than_the_set_is_the_set() -> None:
         ({"mixup_lambda": 0.8, "mixup_alpha": 0.2}, "both set"),
         ({"min_crop_area": 0.0}, "above 0 and up to 1"),
         ({"min_crop_area": 0.08, "crop_padding": 4}, "one crop is enough"),
+        ({"min_crop_area": 0.08, "crop_boxes": "tensorflow"}, "known: official, torchvision"),
+        ({"min_crop_area": 0.08, "min_crop_covered": 0.1}, "needs recipe.crop_boxes=official"),
+        ({"min_crop_area": 0.1, "crop_boxes": "official", "min_crop_covered": 1.0}, "from 0 to below 1"),
         ({"randaugment": "torchvison"}, "did you mean 'torchvision'"),
         ({"randaugment": "official", "randaugment_magnitude": 11}, "from 0 to 10"),
         ({"randaugment": "torchvision", "randaugment_layers": 0}, "1 or more randaugment_layers"),

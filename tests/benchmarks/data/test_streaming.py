@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from torchvision import transforms
 
 from benchmarks.cell import Recipe
 from benchmarks.config import load
-from benchmarks.data import image_cache, streaming
+from benchmarks.data import image_cache, loaders, streaming
 from benchmarks.data.batches import epoch_batches
 from benchmarks.data.dataset import DataSet, Images
 from benchmarks.data.image_cache import ImageCache, Preparation
@@ -198,6 +199,56 @@ def test_a_stream_gives_the_same_for_any_number_of_loaders_and_from_any_batch_on
             assert torch.equal(x, expected_x) and torch.equal(y, expected_y)
 
 
+def test_what_was_seen_before_is_not_read_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = streamed(folder, tmp_path)
+    read: list[int] = []
+    whole = ImageCache.__getitem__
+    monkeypatch.setattr(ImageCache, "__getitem__", lambda self, i: (read.append(i), whole(self, i))[1])
+    recipe = Recipe(batch_size=7, min_crop_area=0.2)
+    list(epoch_batches(data(images), recipe, 0, 1))
+    everything, read[:] = [*read], []
+    list(epoch_batches(data(images), recipe, 0, 1, start=3))
+    assert len(everything) == 28 and read == everything[21:]
+
+
+def test_batches_are_made_of_pieces_and_no_piece_lies_in_two(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = torch.randperm(30)
+    whole = [x for x, _ in streamed(folder, tmp_path).read(order, 12)]
+    monkeypatch.setattr(loaders, "PIECE", 5)
+    images = streamed(folder, tmp_path)
+    pieces = loaders.Loaders.taken(images.cache, SIZE, 0, 12).pieces(order, torch.ones(30, 4).long() * 9, 12)
+    assert [len(piece) for piece in pieces] == [5, 5, 2, 5, 5, 2, 5, 1]
+    assert all(torch.equal(a, b) for a, (b, _) in zip(whole, images.read(order, 12), strict=True))
+
+
+def test_loader_processes_stay_for_the_next_epoch_and_end_with_another_stream(
+    folder: Path, tmp_path: Path
+) -> None:
+    def processes(images: ImageStream) -> set[int]:
+        found: set[int] = set()
+        for _ in images.read(torch.arange(30), 10):
+            found |= {child.pid for child in psutil.Process().children()}
+        return found
+
+    images = streamed(folder, tmp_path, 2)
+    other = stream(list_classes(folder), tmp_path, SIZE, Preparation(SIZE), loaders=2)
+    first, second = processes(images), processes(images[torch.arange(30).flip(0)].to("cpu"))
+    assert len(first) == 2 and second == first
+    assert not processes(other) & first
+    half = images.read(torch.arange(30), 10)
+    next(half)
+    inner = processes(images)  # while another reading is not at its end
+    assert len(inner) == 4
+    rest = [images[0] for images in half]
+    assert len(rest) == 2 and torch.equal(rest[0], list(images.read(torch.arange(30), 10))[1][0])
+    next(images.read(torch.arange(30), 10))  # given up in the midst: nothing of it comes later
+    assert torch.equal(next(images.read(torch.arange(30), 10))[0], next(images.read(torch.arange(10), 10))[0])
+
+
 def test_a_stream_of_small_images_is_the_set_in_memory(folder: Path, tmp_path: Path) -> None:
     """Images that are kept at their final size: the one interface, the same batches."""
     on_disk = stream(list_classes(folder), tmp_path, SIZE, Preparation(SIZE, crop=SIZE), loaders=0)
@@ -236,6 +287,7 @@ def test_throughput_is_told_and_starvation_warned_of(
     capsys.readouterr()
     list(images.read(torch.arange(30), 10))
     assert capsys.readouterr().err == ""  # too short to say anything
+    assert 0 < images.waited == images.to("cpu")[torch.arange(3)].waited  # of all readings together
     monkeypatch.setattr(streaming, "TELL_SECONDS", 0.0)
     list(images.read(torch.arange(30), 10))  # nobody uses the images: all of the time is waiting
     told = capsys.readouterr().err
@@ -268,7 +320,9 @@ def cell_on_disk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_training_and_evaluating_from_disk(cell_on_disk: Trainer) -> None:
     run = cell_on_disk
-    assert run.run().diverged_at is None
+    progress = run.run()
+    assert progress.diverged_at is None
+    assert 0 < progress.seconds["waiting"] == run.data.train.waited < progress.seconds["training"]
     source = run.cell.dataset.build()
     source.corruptions = {"contrast": [0.4, 0.3, 0.2, 0.1, 0.05]}
     ((pixels, labels),) = run.data.test.read(torch.arange(30), 30)

@@ -16,8 +16,9 @@ from command_line import CommandLine
 
 from benchmarks.config import load
 from benchmarks.errors import UserError
-from benchmarks.launch import launcher
-from benchmarks.launch.launcher import Launcher, Work, asked_device, attended
+from benchmarks.launch import group
+from benchmarks.launch.group import attended
+from benchmarks.launch.launcher import Launcher, Work, asked_device
 from benchmarks.launch.launchers import local
 from benchmarks.launch.launchers.local import Local
 from benchmarks.launch.launchers.ray import Ray
@@ -156,8 +157,8 @@ class Slow(Launcher):
 def test_workers_that_are_stopped_have_some_time(
     looks: int, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "STOP_SECONDS", 0.2)
-    monkeypatch.setattr(launcher, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(group, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(group, "POLL_SECONDS", 0.01)
     slow = Slow(looks)
     with pytest.raises(KeyboardInterrupt), attended(slow):
         raise KeyboardInterrupt

@@ -20,6 +20,7 @@ from benchmarks.launch.selection import parse_seeds, shown_seeds
 from benchmarks.registry import entries
 from benchmarks.results.files import write_json
 from benchmarks.results.provenance import hardware
+from benchmarks.results.store import Store
 
 TABLE = ("reproduce", "damp/table2", "--scale", "smoke", "device=cpu", "workers=2")
 
@@ -45,6 +46,7 @@ def test_states_of_cells(weightaug: CommandLine) -> None:
     put({**card(next(cell for cell in cells if cell.id == ids[1])), "status": "diverged", "metrics": None})
     beat = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "fraction": 0.25}
     write_json(work / ids[2] / "heartbeat.json", beat)
+    assert Store(Path("runs")).acquire(ids[2]) is not None
     write_json(work / ids[3] / "failure.json", {"session": "x", "error": "no luck"})
     dead = {**beat, "pid": 2**22 + 1}  # what a killed process leaves
     write_json(work / ids[4] / "heartbeat.json", dead)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from benchmarks.config import load
+from benchmarks.data.batches import steps_per_epoch
 from benchmarks.errors import UserError
 from benchmarks.reports.aggregates import C_BAR, STANDARD
 from benchmarks.tables.claims import Ordering, Ratio
@@ -206,3 +207,70 @@ def test_the_hyper_parameters_are_the_papers() -> None:
         assert all(cells[row].method.arguments["sub_batches"] == 8 for row in ("damp", "sam", "asam"))
         separate = {row for row in ("sam", "asam") if cells[row].method.arguments["batch_norm"] == "separate"}
         assert separate == ({"sam", "asam"} if panel in ("tinyimagenet", "resnet50") else set())
+
+
+IMAGENET_RESNET: dict[str, Any] = {
+    "optimizer": "sgd", "learning_rate": 0.8, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,
+    "decay": "kernels", "clip_norm": None, "schedule": "warmup_cosine_floor", "learning_rate_ratio": 1e-3,
+    "warmup_epochs": 5, "warmup_steps": 0, "batch_size": 2048, "drop_last": True, "crop_padding": 0, "flip": True,
+    "min_crop_area": 0.08, "crop_boxes": "official", "min_crop_covered": 0.1, "randaugment": "none",
+    "mixup_lambda": None, "mixup_alpha": None, "precision": "float32",
+}  # fmt: skip
+IMAGENET_VIT = IMAGENET_RESNET | {
+    "optimizer": "adamw", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0.1, "clip_norm": 1.0,
+    "schedule": "warmup_cosine", "warmup_epochs": 0, "warmup_steps": 10_000, "batch_size": 1024,
+    "min_crop_area": 0.05, "min_crop_covered": 0.0,
+}  # fmt: skip
+IMAGENET_ADVANCED = IMAGENET_VIT | {
+    "randaugment": "official", "randaugment_layers": 2, "randaugment_magnitude": 10, "mixup_lambda": 0.8,
+}  # fmt: skip
+IMAGENET_EPOCHS = {
+    ("table1", "resnet50"): (IMAGENET_RESNET, {"dropout": 90, "damp": 90, "sam": 90, "asam": 90}, 0.05),
+    ("table2", "vit-s16"): (
+        IMAGENET_VIT,
+        {"dropout-1x": 100, "dropout-2x": 200, "damp-1x": 100, "damp-2x": 200, "sam": 100, "asam": 100},
+        0.1,
+    ),
+    ("table3", "vit-s16"): (IMAGENET_ADVANCED, {"dropout": 500, "damp": 500, "sam": 300, "asam": 300}, 0.1),
+    ("table3", "vit-b16"): (IMAGENET_ADVANCED, {"dropout": 275, "damp": 275, "sam": 150, "asam": 150}, 0.1),
+}
+IMAGENET_SETS = ["imagenet_a", "imagenet_cartoon", "imagenet_d", "imagenet_drawing", "imagenet_hard",
+                 "imagenet_sketch"]  # fmt: skip
+MODELS = {"resnet50": "resnet50", "vit-s16": "vit_s16", "vit-b16": "vit_b16"}
+
+
+@pytest.mark.parametrize(("name", "panel"), IMAGENET_EPOCHS)
+def test_the_imagenet_cells_are_the_papers_in_every_setting(name: str, panel: str) -> None:
+    """All that papers and configs of the authors say of training and testing on ImageNet."""
+    table = load_table(CONFIGS / "table" / "damp" / f"{name}.yaml").at("full")
+    planned = [cell for cell in table.cells("full", [0]) if cell.panel == panel]
+    cells = {row: load(cell.overrides)[0] for cell in planned for row in cell.rows}
+    recipe, epochs, rate = IMAGENET_EPOCHS[name, panel]
+    constants = (
+        [0.5, 0.5, 0.5] if panel.startswith("vit") else None
+    )  # None: (.485, .456, .406), (.229, .224, .225)
+    for row, count in epochs.items():
+        cell = cells[row]
+        assert {key: getattr(cell.recipe, key) for key in recipe} == recipe
+        assert cell.recipe.total_epochs == count
+        assert cell.dataset.arguments["mean"] == cell.dataset.arguments["std"] == constants
+        assert cell.dataset.arguments["corrupted"] == "published"
+        assert cell.dataset.arguments["stored_side"] == 256  # a deviation that the table names
+        assert cell.evaluation.shifted == IMAGENET_SETS
+        assert cell.evaluation.fgsm_epsilon == 2 / 224
+        assert cell.evaluation.batch_norm == "running"
+        assert cell.model.name == MODELS[panel]
+        if row.startswith("dropout"):
+            assert cell.method.arguments["p"] == rate
+    steps = steps_per_epoch(1_281_167, cells["sam"].recipe)
+    assert steps == (625 if panel == "resnet50" else 1251)
+    assert any("shorter side of 256" in note for note in table.scale("full").notes)
+    assert any("antialiased" in note for note in table.scale("full").notes)
+
+
+def test_every_size_of_the_authors_networks() -> None:
+    sizes = {"vit_s16": (384, 12, 6, 1536), "vit_b16": (768, 12, 12, 3072)}
+    for name, expected in sizes.items():
+        arguments = load([f"model={name}", "dataset=imagenet"])[0].model.arguments
+        assert tuple(arguments[key] for key in ("width", "depth", "heads", "mlp")) == expected
+        assert arguments["patch"] == 16

@@ -21,16 +21,20 @@ from benchmarks.training.trainer import Trainer
 METHODS = list(entries("method"))
 
 
-def test_killed_at_random_moments_every_method_ends_with_the_same_bits() -> None:
-    """Weights, curve and metrics; in the midst of epochs, with every augmentation, also while it writes."""
+@pytest.mark.parametrize("runs", [METHODS, ["stream damp"]], ids=["every method", "streamed"])
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(runs: list[str]) -> None:
+    """Weights, curve and metrics; in the midst of epochs, with every augmentation, also while it writes.
+
+    Streamed images are read by several loader processes, with random crops, RandAugment and MixUp.
+    """
     path = f"{ROOT}:{ROOT / 'tests'}"
-    command = [sys.executable, str(ROOT / "tests" / "interrupted_runs.py"), *METHODS]
+    command = [sys.executable, str(ROOT / "tests" / "interrupted_runs.py"), *runs]
     done = subprocess.run(
         command, env=environment(path) | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert list(found) == METHODS
+    assert list(found) == runs
     for method, run in found.items():
         assert run["differing"] == [], f"{method}: {run}"
         killed = -signal.SIGKILL

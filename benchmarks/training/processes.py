@@ -1,0 +1,134 @@
+"""The processes that train one cell together, one on each device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=1)
+"""So long processes wait for each other. One that dies is seen by whoever started it, not by waiting."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process of ``count`` that do the same at the same time, each with a part of every batch.
+
+    Every method but :attr:`first` is for all of them to call, in the same order. One process by itself needs no
+    distributed torch.
+
+    Attributes:
+        rank: the number of this one, from 0.
+        group: for tensors on the device.
+        control: for what is on the CPU.
+    """
+
+    rank: int = 0
+    count: int = 1
+    group: dist.ProcessGroup | None = None
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and reports."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """``model`` so that its gradients become the mean over the processes. Its buffers are each process's own."""
+        if self.count == 1:
+            return model
+        # To look for unused parameters keeps the buckets as they are made: after a rearrangement in the first step a
+        # continued run would add up its gradients in another order.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)  # torch 2.11 has no other
+            return DistributedDataParallel(
+                model, process_group=self.group, broadcast_buffers=False, find_unused_parameters=True
+            )
+
+    def share(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives in the first process, in all of them; an exception likewise."""
+        if self.count == 1:
+            return make()
+        result: list[Any] = [None, None]
+        if self.first:
+            try:
+                result[0] = make()
+            except Exception as error:
+                result[1] = error
+        dist.broadcast_object_list(result, src=0, group=self.control)
+        if result[1] is not None:
+            raise result[1]
+        return result[0]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, in their order."""
+        values: list[Any] = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def largest(self, *values: float) -> list[float]:
+        """Of each value the largest of all processes."""
+        if self.count == 1:
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
+        return found.tolist()
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Put the mean over all processes in the place of each tensor."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor, group=self.group)
+                tensor /= self.count
+
+    def mirrored(self, tensor: Tensor) -> Tensor:
+        """The tensor of the process as far from the last as this one is from the first, of the same shape."""
+        partner = self.count - 1 - self.rank
+        if partner == self.rank:
+            return tensor
+        found = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        exchange = [
+            dist.P2POp(dist.isend, tensor.contiguous(), partner, self.group),
+            dist.P2POp(dist.irecv, found, partner, self.group),
+        ]
+        for work in dist.batch_isend_irecv(exchange):
+            work.wait()
+        return found
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: str, rank: int, count: int, meeting: str = "env://") -> Iterator[Processes]:
+    """This process as one of ``count``.
+
+    Args:
+        device: its own.
+        meeting: torch's ``init_method``.
+    """
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE
+    )
+    try:
+        world = cast(dist.ProcessGroup, dist.group.WORLD)
+        control = (
+            cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE)) if on_gpu else world
+        )
+        yield Processes(rank, count, world, control)
+    finally:
+        dist.destroy_process_group()

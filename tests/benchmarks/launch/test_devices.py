@@ -1,0 +1,150 @@
+"""`weightaug run devices=2` as a person uses it: signals, violent deaths, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from command_line import CommandLine, start
+
+from benchmarks.errors import UserError
+from benchmarks.interruption import Interrupted
+from benchmarks.launch.devices import KilledError, ProcessError, _raise_for, device_of
+from benchmarks.results.provenance import machine
+from benchmarks.runtime import Runtime, cores
+
+COMMAND = ["run", "method=damp", "recipe.epochs=4", "recipe.batch_size=64", "device=cpu", "threads=1"]
+COMMAND += ["wandb=disabled", "dataset.corruptions={}", 'model.blocks="1"', "checkpoint_seconds=0"]
+
+
+def wait(run: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 150
+    while not condition():
+        assert run.poll() is None, run.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def steps(folder: Path) -> int:
+    """How many steps the running cell's checkpoint has."""
+    for path in (folder / "runs" / "work").glob("*/checkpoint.pt"):
+        try:
+            return int(torch.load(path)["progress"]["step"])
+        except (OSError, RuntimeError):  # just being renamed
+            continue
+    return 0
+
+
+def ranks(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that train, in the order of their start."""
+    children = psutil.Process(run.pid).children()
+    found = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return sorted(found, key=psutil.Process.create_time)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """The card of two processes that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = start(folder, *COMMAND, "devices=2")
+    _, errors = run.communicate(timeout=170)
+    assert run.returncode == 0, errors
+    assert errors.count("\n") == 1, errors  # how long it took
+    yield json.loads(next((folder / "runs" / "cards").glob("*.json")).read_text())
+
+
+def test_stopped_and_then_killed_it_ends_with_the_same_bits(
+    undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    run = start(tmp_path, *COMMAND, "devices=2")
+    wait(run, lambda: steps(tmp_path) > 2)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 143
+    assert errors.splitlines() == [
+        "weightaug: stopped; what was finished is kept, the same command goes on from here"
+    ]
+    reached = steps(tmp_path)
+    assert 2 < reached < 76
+    run = start(tmp_path, *COMMAND, "devices=2")
+    wait(run, lambda: steps(tmp_path) > reached + 2)
+    os.kill(ranks(run)[-1].pid, signal.SIGKILL)
+    _, errors = run.communicate(timeout=170)
+    assert run.returncode == 0, errors
+    assert "of 2 was killed (SIGKILL); it goes on from its checkpoint" in errors
+    card = json.loads(next((tmp_path / "runs" / "cards").glob("*.json")).read_text())
+    assert card["provenance"]["devices"] == 2
+    assert card["cost"]["resumed"] == 2
+    for key in ("id", "curve", "weights", "metrics"):
+        assert card[key] == undisturbed[key], key
+
+
+def test_bad_input_is_one_line(weightaug: CommandLine) -> None:
+    for settings, message in (
+        (["method=damp", "devices=16"], "devices=16 is more than method.sub_batches=8"),
+        (["accumulate=2"], "accumulate=2: BatchNorm takes its statistics over the whole batch"),
+    ):
+        done = weightaug("run", "device=cpu", *settings)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"weightaug: error: {message}")
+
+
+def test_how_processes_ended(tmp_path: Path) -> None:
+    """Whose fault is told: a setting's, a death, then the first error, whatever the others say of it."""
+    ends = tmp_path
+    with pytest.raises(ProcessError, match="process 1 of 2 ended with exit code 3"):
+        _raise_for([0, 3], ends)
+    report = {"rank": 1, "time": 2.0, "user": False, "error": "RuntimeError: lost", "details": "where"}
+    (ends / "1.json").write_text(json.dumps(report))
+    with pytest.raises(KilledError, match=r"process 0 of 2 was killed \(SIGKILL\)"):
+        _raise_for([-9, 1], ends)
+    with pytest.raises(Interrupted) as raised:
+        _raise_for([143, 1], ends)
+    assert raised.value.exit_code == 143
+    (ends / "0.json").write_text(json.dumps(report | {"rank": 0, "time": 1.0, "error": "ValueError: no"}))
+    with pytest.raises(ProcessError, match="process 0 of 2: ValueError: no\nwhere"):
+        _raise_for([1, 1], ends)
+    (ends / "0.json").write_text(json.dumps(report | {"user": True, "error": "use less"}))
+    with pytest.raises(UserError, match=r"^use less$"):
+        _raise_for([2, -9], ends)
+    _raise_for([0, 0], tmp_path / "nothing")
+
+
+def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert Runtime(devices=8).resolve_device() == "cuda"
+    assert Runtime(devices=2).worker_count("cuda") == 4
+    assert Runtime(devices=2, device="cuda:5").worker_count("cuda:5") == 1
+    for settings, message in (
+        ({"devices": 9}, "devices=9 takes 9 GPUs, and there are 8; use fewer, or torchrun"),
+        ({"devices": 4, "workers": 3}, "devices=4 workers=3 takes 12 GPUs, and there are 8"),
+        ({"devices": 4, "device": "cuda:5"}, "devices=4 takes 4 GPUs, and there are 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Runtime(**settings).resolve_device()  # type: ignore[arg-type]
+    assert [device_of("cuda:2", rank) for rank in (0, 3)] == ["cuda:2", "cuda:5"]
+    assert device_of("cpu", 3) == "cpu"
+    whole = cores()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert cores() == max(1, whole // 2)
+    with pytest.raises(UserError, match="both must be at least 1"):
+        Runtime(devices=0)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="devices=2, but torchrun has started 4 processes"):
+        Runtime(devices=2)
+    assert Runtime(devices=4).devices == 4
+
+
+def test_times_of_other_numbers_of_devices_are_not_compared() -> None:
+    card = {"device": "cuda", "hardware": {"gpu": "H200"}}
+    assert machine(card) == machine(card | {"devices": 1}) != machine(card | {"devices": 8})

@@ -1,0 +1,78 @@
+"""`weightaug status`: how far a table is."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+from planned_cards import card, put
+
+from benchmarks.launch import status
+from benchmarks.launch.request import Request
+from benchmarks.results.heartbeat import Heartbeat
+from benchmarks.results.store import Store
+
+TABLE = ("status", "damp/table2", "--scale", "smoke")
+ONLY = ("--only", "method=sgd", "--only", "panel=vit")
+
+
+def test_states_of_cells(weightaug: CommandLine) -> None:
+    none = weightaug(*TABLE, *ONLY)
+    assert none.stdout.startswith("damp/table2 at scale smoke: 3 cells: 3 waiting\n")
+    assert list(Path().iterdir()) == []
+
+    request = Request.parse("damp/table2", "smoke", "6", [], [], "reports", ONLY[1::2])
+    ids = request.asked
+    store = Store(Path("runs"), retries=1)
+    put(card(request.cells[ids[0]]))
+    put({**card(request.cells[ids[1]]), "status": "diverged", "metrics": None})
+    lease = store.acquire(ids[2])
+    assert lease is not None
+    heartbeat = Heartbeat(store.work(ids[2]) / "heartbeat.json", lease, store.disk)
+    heartbeat._reports = [(time.monotonic() - 60, 0.25), (time.monotonic(), 0.5)]
+    heartbeat._fraction = 0.5
+    heartbeat.say()
+    for _ in range(2):
+        store.fail(ids[3], "", "no luck", "")
+    store.fail(ids[4], "", "once", "")
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
+    told = weightaug(*TABLE, *ONLY, "--seeds", "6")
+    assert told.returncode == 0, told.stderr
+    assert "6 cells: 2 done, 1 running, 1 failed, 2 waiting" in told.stdout
+    assert f"process {os.getpid()} on {socket.gethostname()} since" in told.stdout
+    assert "50% done, 120 s left" in told.stdout.replace("119 s", "120 s")
+    assert "no luck (2 tries)" in told.stdout
+    assert "failed before: once (1 try)" in told.stdout
+    known = json.loads(weightaug(*TABLE, *ONLY, "--seeds", "6", "--json").stdout)
+    assert known["counts"] == {"done": 2, "running": 1, "failed": 1, "waiting": 2}
+    assert [known["cells"][cell_id]["state"] for cell_id in ids] == [
+        *("done", "done", "running", "failed", "waiting", "waiting")
+    ]
+    assert len(known["cells"][ids[3]]["failure"]["attempts"]) == 2
+    assert known["cells"][ids[2]]["heartbeat"]["host"] == socket.gethostname()
+    # two cells as the two that are finished, of 6 epochs of 2 s and 1 s of evaluation, and what the running one says
+    assert known["seconds_left"] == pytest.approx(2 * 13 + 120, abs=2)
+    assert before == {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
+
+
+def test_a_table_of_a_thousand_cells_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = Request.parse("damp/table2", "smoke", "65", [], [], "reports")
+    cards = Store(Path("runs")).cards
+    for cell_id in request.asked:
+        (cards / f"{cell_id}.json").touch()
+    reads: list[Path] = []
+    monkeypatch.setattr(status, "load_card", lambda path, cell: reads.append(path))
+    begun = time.process_time()
+    status.show(request, as_json=False)
+    assert f"{len(request.asked)} done" in capsys.readouterr().out
+    assert len(request.asked) > 1000
+    assert not reads
+    assert time.process_time() - begun < 1.0
