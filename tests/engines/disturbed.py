@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -44,7 +45,8 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
 
     def reproduce(self, *settings: str) -> None:
-        self.record(f"`weightaug reproduce {' '.join([*TABLE, *settings])}`")
+        shown = [re.sub("(address)=.*", r"\1=HOST:PORT", text) for text in settings]
+        self.record(f"`weightaug reproduce {' '.join([*TABLE, *shown])}`")
         self.command = self._start("reproduce", *TABLE, *SETTINGS, *settings)
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
