@@ -109,9 +109,9 @@ def _run(cell: Cell, runtime: Runtime, device: str, heartbeat: Heartbeat, group:
         processes: list[BaseProcess] = [
             context.Process(target=_life, args=(rank, *arguments)) for rank in range(runtime.devices)
         ]
+        for process in processes:
+            process.start()
         with attended(processes):
-            for process in processes:
-                process.start()
             while any(process.is_alive() for process in processes):
                 heartbeat.fraction = fraction.value
                 if any(process.exitcode for process in processes):

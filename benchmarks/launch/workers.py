@@ -22,7 +22,7 @@ from benchmarks import interruption, processor
 from benchmarks.cell import Cell
 from benchmarks.errors import UserError, one_line
 from benchmarks.results.store import Store
-from benchmarks.runtime import Runtime
+from benchmarks.runtime import Runtime, torchrun_processes
 
 WAIT_SECONDS = 0.5
 STOP_SECONDS = 30.0
@@ -35,6 +35,10 @@ def start(
     """Start the worker processes for ``cells``. Each ends when every cell is finished or has failed."""
     from benchmarks.launch.devices import device_of
 
+    if torchrun_processes() > 1:
+        raise UserError(
+            "torchrun trains one cell, with `weightaug run`; a table's cells meet in the store alone"
+        )
     context = multiprocessing.get_context("spawn")
     store = Store(runtime.store_folder)
     todo = sum(1 for cell in cells if not store.has(cell.id))
