@@ -125,8 +125,8 @@ def joined(device: str, rank: int, count: int, meeting: str = "env://") -> Itera
         "nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE
     )
     try:
-        world = cast(dist.ProcessGroup, dist.group.WORLD)
+        world = dist.group.WORLD
         control = dist.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else world
-        yield Processes(rank, count, world, control)
+        yield Processes(rank, count, world, cast(dist.ProcessGroup, control))
     finally:
         dist.destroy_process_group()
