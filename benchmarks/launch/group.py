@@ -35,15 +35,18 @@ class Group:
             process.start()
 
     def alive(self) -> bool:
-        return any(process.is_alive() for process in self.processes)
+        return any(process.is_alive() for process in self._started())
 
     def stop(self) -> None:
-        for process in self.processes:
+        for process in self._started():
             process.terminate()
 
     def kill(self) -> None:
-        for process in self.processes:
+        for process in self._started():
             process.kill()
+
+    def _started(self) -> list[BaseProcess]:
+        return [process for process in self.processes if process.pid is not None]
 
     @property
     def exit_codes(self) -> list[int | None]:

@@ -126,9 +126,7 @@ def joined(device: str, rank: int, count: int, meeting: str = "env://") -> Itera
     )
     try:
         world = cast(dist.ProcessGroup, dist.group.WORLD)
-        control = (
-            cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=PATIENCE)) if on_gpu else world
-        )
-        yield Processes(rank, count, world, control)
+        control = dist.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else world
+        yield Processes(rank, count, world, cast(dist.ProcessGroup, control))
     finally:
         dist.destroy_process_group()
