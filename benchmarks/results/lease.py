@@ -20,7 +20,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -61,7 +61,12 @@ class Holder:
 
     @property
     def name(self) -> str:
-        return f"{self.host}.{self.pid}.{self.machine}.{self.nonce}.{self.seconds:.0f}.{self.beat}"
+        return f"{self.stem}.{self.beat}"
+
+    @property
+    def stem(self) -> str:
+        """The name without the beat: the same as long as the lease is held."""
+        return f"{self.host}.{self.pid}.{self.machine}.{self.nonce}.{self.seconds:.0f}"
 
 
 def surely_dead(holder: Holder) -> bool:
@@ -124,7 +129,7 @@ class Lease:
         return self._lost
 
     def _file(self, ahead: int) -> Path:
-        return self.place / replace(self.holder, beat=self._beat + ahead).name
+        return self.place / f"{self.holder.stem}.{self._beat + ahead}"
 
 
 class Leases:

@@ -67,7 +67,7 @@ class Store:
         disk: Disk | None = None,
         leases: Leases | None = None,
     ) -> None:
-        self.folder, self.retries, self.code = folder, retries, code
+        self.folder, self.cards, self.retries, self.code = folder, folder / "cards", retries, code
         self.disk = disk or Disk()
         self.leases = leases or Leases(self.disk, lease_seconds)
         if read_only:
@@ -99,10 +99,6 @@ class Store:
         )
         store.enter()
         return store
-
-    @property
-    def cards(self) -> Path:
-        return self.folder / "cards"
 
     def work(self, cell_id: str) -> Path:
         return self.folder / "work" / cell_id

@@ -39,6 +39,8 @@ class Conditions:
 
 
 class File:
+    __slots__ = ("changed", "names", "text")
+
     def __init__(self, text: str, changed: int) -> None:
         self.text, self.changed, self.names = text, changed, 1
 
@@ -65,10 +67,11 @@ class Server:
 
     def find(self, path: Path) -> Any:
         node: Any = self.root
-        for part in path.parts[1:]:
-            if not isinstance(node, dict) or part not in node:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-            node = node[part]
+        try:
+            for part in path.parts[1:]:
+                node = node[part]
+        except (KeyError, TypeError):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
         return node
 
     def stamp(self) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.simulation.shared_folder import Conditions
+from benchmarks.results.lease import Lease, LeaseLostError
+from benchmarks.simulation.shared_folder import Conditions, SharedFolder
 from benchmarks.simulation.table import Run, Table
 
 CALM = Conditions(lost_answer=0.0, pause=0.0)
@@ -46,3 +49,23 @@ def test_a_claim_costs_the_same_in_a_large_store() -> None:
     assert large["operations_per_claim"]["mean"] < 1.3 * small["operations_per_claim"]["mean"]
     assert large["operations_per_cell"] < 1.3 * small["operations_per_cell"]
     assert large["trained_to_the_end"] == large["cards"]
+
+
+def test_the_simulation_notices_a_store_that_does_not_keep_its_promise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the proof of the lease and with links that replace what is there, cells are finished twice."""
+    renew = Lease.renew
+
+    def careless(self: Lease) -> None:
+        with suppress(LeaseLostError):
+            renew(self)
+
+    def overwrite(self: SharedFolder, path: Path, new: Path) -> None:
+        self._take("link")
+        self.server.find(new.parent)[new.name] = self.server.find(path)
+
+    monkeypatch.setattr(Lease, "renew", careless)
+    monkeypatch.setattr(SharedFolder, "link", overwrite)
+    came = Run(Table(cells=60, workers=12, conditions=Conditions(pause=0.003)))()
+    assert came["finished_twice"] > 0
