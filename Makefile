@@ -15,7 +15,7 @@ READY   := $(VENV)/.ready
 OPTIONS := --scale $(SCALE) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ONLY),--only $(ONLY)) device=$(DEVICE)
 TABLES  := table1 table2 table3 figure3 figure4 figure5 figure6 figure7 accuracy flops
 
-.PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report compare wandb-sync test lint regress bench prove-ray prove-slurm clean
+.PHONY: help setup $(TABLES:%=reproduce-%) reproduce-all report compare wandb-sync test lint regress bench prove-ray prove-slurm store-report clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -69,6 +69,9 @@ prove-ray: $(READY)  ## a table on a real Ray cluster that loses a node: its car
 
 prove-slurm: $(READY)  ## the same on a real Slurm (Debian: apt install slurm-wlm) whose jobs are preempted
 	@RECORDS=docs/engines $(BIN)/python -m pytest tests/engines/prove_slurm.py
+
+store-report: $(READY)  ## simulate 200 workers on one card store, and make reports/store.md (a few minutes)
+	@$(BIN)/python -m benchmarks.simulation.report --cells 1000 5000 10000 20000
 
 clean:  ## remove .venv and caches; keeps runs and reports
 	@rm -rf $(VENV) build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
