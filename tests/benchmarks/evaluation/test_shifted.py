@@ -135,7 +135,8 @@ def test_the_rest_of_the_card_is_the_same_without_shifted_sets(runtime: Runtime)
     for more in ([], ["evaluation.shifted=[]"]):
         cell = load([*settings, *more])[0]
         source = cell.dataset.build({"cache": runtime.cache_folder})
-        data, sets = launch._data(cell, source, runtime, "cpu")
+        data = launch._training_data(cell, source, runtime, "cpu")
+        sets = launch._evaluation_images(cell, source, runtime, data, "cpu")
         trainer = Trainer(cell, source, data, "cpu")
         results.append(evaluate(cell, trainer.method, data, sets))
     with_shifted, without = results

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.cell import Cell
 from benchmarks.config import load
 from benchmarks.errors import PassingError, UserError
-from benchmarks.launch import run_cell, workers
+from benchmarks.launch import devices, workers
 from benchmarks.launch.candidates import Came, Candidates
 from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.store import Store
@@ -39,7 +39,7 @@ def test_a_failing_cell_is_tried_as_often_as_it_makes_sense(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(run_cell, "run_cell", fail)
+    monkeypatch.setattr(devices, "run_on_devices", fail)
     cell = load([])[0]
     came = [tried(tmp_path, cell) for _ in range(tries)]
     assert came == [Came.FAILED] * (tries - 1) + [Came.SETTLED]
@@ -53,7 +53,7 @@ def test_a_lost_lease_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail(*_: Any) -> None:
         raise LeaseLostError("gone")
 
-    monkeypatch.setattr(run_cell, "run_cell", fail)
+    monkeypatch.setattr(devices, "run_on_devices", fail)
     cell = load([])[0]
     with pytest.raises(LeaseLostError):
         tried(tmp_path, cell)
