@@ -65,7 +65,7 @@ bench: $(READY)  ## step time of each method relative to a hand-written loop, an
 	  then PYTHON=$(BIN)/python benchmarks/speed/gpu.sh; else $(BIN)/python -m benchmarks.speed.report --measure cpu; fi
 
 prove-ray: $(READY)  ## a table on a real Ray cluster that loses a node: its cards are those of an undisturbed run
-	@RECORDS=docs/engines $(BIN)/python -m pytest tests/engines/test_ray.py
+	@RECORDS=docs/engines $(BIN)/python -m pytest tests/engines/prove_ray.py
 
 prove-slurm: $(READY)  ## the same on a real Slurm (Debian: apt install slurm-wlm) whose jobs are preempted
 	@RECORDS=docs/engines $(BIN)/python -m pytest tests/engines/prove_slurm.py

@@ -19,7 +19,6 @@ from benchmarks import cli
 EXTRAS = {
     "timm": "weightaug/test_timm.py",
     "pytorch_optimizer": "baselines/test_sam_pytorch_optimizer.py",
-    "ray": "engines/test_ray.py",
 }
 collect_ignore = [test for package, test in EXTRAS.items() if find_spec(package) is None]  # all are in [dev]
 
