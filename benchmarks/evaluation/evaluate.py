@@ -187,16 +187,17 @@ def _attacked(
     measured = {}
     for name, (attack, parameters) in attacks(cell.evaluation).items():
         calls = predictions(name, parameters)
-        if calls is None and mode in _whole(method).drawing_modes:  # each batch depends on all before it
-            share = Share(size=share.size)
+        # Where the number of draws is not known, those of a batch depend on all batches before.
+        together = calls is not None or mode not in _whole(method).drawing_modes
+        own = share if together else Share(size=share.size)
         examples = []
         skip = _skip(method, mode, (calls or 0) + 1)
-        for batch, images, labels, _ in share.batches(sets.clean, skip):
+        for batch, images, labels, _ in own.batches(sets.clean, skip):
             seed = derive_seed(cell.seed, name, batch)
             attacked = attack(logits, images.float() / 255, labels, seed)
             predicted = method.predict(data.standardise(attacked), mode)
             examples.append(per_example(predicted.float(), labels))
-        whole = share.whole(examples, sets.clean.labels.device)
+        whole = own.whole(examples, sets.clean.labels.device)
         measured[name] = {**parameters, **summarise(whole, cell.evaluation.ece_bins)}
     return measured
 

@@ -202,7 +202,12 @@ def _training_data(cell: Cell, source: Source, runtime: Runtime, device: str) ->
 
 
 def _evaluation_images(
-    cell: Cell, source: Source, runtime: Runtime, on_device: DataSet, device: str, processes: Processes
+    cell: Cell,
+    source: Source,
+    runtime: Runtime,
+    on_device: DataSet,
+    device: str,
+    processes: Processes = ALONE,
 ) -> EvaluationImages:
     """The test images of the data set on ``device``, clean and corrupted, and other images.
 
