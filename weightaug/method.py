@@ -79,11 +79,15 @@ class Method:
 
     modes: ClassVar[tuple[str, ...]] = ("plain",)
     """The ways in which a trained model can be run, see :meth:`predict`."""
+    drawing_modes: ClassVar[tuple[str, ...]] = ()
+    """Those in which every prediction draws anew, as a function of the seed and of how many there were before:
+    ``predictions``. Whoever leaves out some that another process makes adds their number to it."""
 
     def __init__(self, model: nn.Module, *, seed: int = 0, random: RandomSource | None = None) -> None:
         self.model = model
         self.random = random if random is not None else RandomSource(seed)
         self.step = 0
+        self.predictions = 0
         self.part = Part(0, 1, 0, 0, 0)
 
     def backward(self, criterion: Criterion, x: Tensor, y: Tensor, part: Part | None = None) -> Tensor:

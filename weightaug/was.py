@@ -123,6 +123,7 @@ class WAS(Method):
     """
 
     modes: ClassVar[tuple[str, ...]] = ("plain", "shadow")
+    drawing_modes: ClassVar[tuple[str, ...]] = ("shadow",)
 
     def __init__(
         self,
@@ -149,7 +150,6 @@ class WAS(Method):
         self.coefficient_in_aom = coefficient_in_aom
         self.per_kernel = per_kernel
         self.draws = draws
-        self.predictions = 0
         self.coefficients = self._initial_coefficients(coefficient)
         if draws is None:
             self.draw("check")  # a transform that some kernel's size does not allow is told here

@@ -44,6 +44,11 @@ def attacks(evaluation: Evaluation) -> dict[str, tuple[Attack, dict[str, Any]]]:
     return chosen
 
 
+def predictions(name: str, parameters: dict[str, Any]) -> int | None:
+    """How often the attack runs the model on a batch; None: as often as it needs for these images."""
+    return None if name == "autoattack" else int(parameters.get("steps", 1))
+
+
 def check_installed(evaluation: Evaluation) -> None:
     """A :class:`UserError` if an attack needs a package that is not there."""
     if evaluation.autoattack_epsilon is not None and importlib.util.find_spec(AUTOATTACK) is None:

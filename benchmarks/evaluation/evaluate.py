@@ -5,7 +5,7 @@ Clean, corrupted and attacked test images, and sets of other images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +20,13 @@ from benchmarks.data.corruptions import SEVERITIES, Table, corrupt, without_miss
 from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
 from benchmarks.data.shifted import ShiftedImages
 from benchmarks.errors import UserError
-from benchmarks.evaluation.attacks import attacks
+from benchmarks.evaluation.attacks import attacks, predictions
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
 from benchmarks.evaluation.in_parts import CorruptedInParts, InParts
 from benchmarks.evaluation.metrics import per_accepted_example, per_example, summarise
+from benchmarks.evaluation.share import EVERYTHING, Share
 from benchmarks.memory import is_out_of_memory
+from benchmarks.training.processes import ALONE, Processes
 from weightaug.method import Method
 from weightaug.random import derive_seed
 
@@ -54,15 +56,21 @@ class EvaluationImages:
         corruptions: bool = True,
         published: PublishedCorruptions | None = None,
         shifted: Mapping[str, ShiftedImages] | None = None,
+        share: Share = EVERYTHING,
     ) -> EvaluationImages:
-        """With ``corruptions``, the ``published`` ones, or else the source's, generated."""
+        """With ``corruptions``, the ``published`` ones, or else the source's, generated.
+
+        Args:
+            share: of what of the test images corrupted ones are made and kept.
+        """
         test = data.test
         corrupted: dict[tuple[str, int], Corrupted] = {}
         if corruptions and published is not None:
-            published.check()
+            share.processes.share(published.check)  # one process writes down what it has found
             corrupted = {key: _published(published, *key) for key in published}
         elif corruptions:
-            table, parts = without_missing(source.corruptions), CorruptedInParts()
+            table = share.processes.share(lambda: without_missing(source.corruptions))
+            parts = CorruptedInParts()
             corrupted = {
                 (name, severity): _generated(name, severity, table, parts)
                 for name in table
@@ -71,15 +79,8 @@ class EvaluationImages:
         origins = {name: "generated" if published is None else "published" for name, _ in corrupted}
         # What is published is mapped into memory, or streamed: on a CPU a copy would be no faster.
         if isinstance(test, Images) and (published is None or test.images.is_cuda):
-            corrupted = _keep(corrupted, test.images)
+            corrupted = _keep(corrupted, test.images, share.places(len(test)))
         return cls(test, corrupted, origins, shifted or {})
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The clean images once: (uint8 [n, C, H, W], labels [n], places [n])."""
-        order = torch.arange(len(self.clean))
-        places = order.split(size)
-        for (images, labels), of_batch in zip(self.clean.read(order, size), places, strict=True):
-            yield images, labels, of_batch
 
 
 def _generated(name: str, severity: int, table: Table, parts: CorruptedInParts) -> Corrupted:
@@ -92,14 +93,23 @@ def _published(source: PublishedCorruptions, name: str, severity: int) -> Corrup
     return lambda images, places: source.read(name, severity, places).to(images.device)
 
 
-def _keep(corrupted: dict[tuple[str, int], Corrupted], images: Tensor) -> dict[tuple[str, int], Corrupted]:
-    """As many of the sets as there is room for are made and kept; others fill the memory too, so each asks anew."""
-    kept, everything = dict(corrupted), torch.arange(len(images))
+def _keep(
+    corrupted: dict[tuple[str, int], Corrupted], images: Tensor, places: Tensor
+) -> dict[tuple[str, int], Corrupted]:
+    """As many of the sets as there is room for are made and kept; others fill the memory too, so each asks anew.
+
+    Args:
+        places: those of all test ``images`` that will be asked for, neighbours.
+    """
+    kept = dict(corrupted)
+    if not len(places):
+        return kept
+    images, first = images[places[0] : places[-1] + 1], int(places[0])
     least = (1 - KEPT_SHARE) * free_memory(images.device)
     for key, made in corrupted.items():
         if free_memory(images.device) - images.nbytes < least:
             break
-        kept[key] = _kept(made(images, everything))
+        kept[key] = _kept(made(images, places), first)
     return kept
 
 
@@ -110,39 +120,54 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def _kept(whole: Tensor) -> Corrupted:
-    return lambda images, places: whole[places.to(whole.device)]
+def _kept(made: Tensor, first: int) -> Corrupted:
+    return lambda images, places: made[places.to(made.device) - first]
 
 
-def evaluate(cell: Cell, method: Method | InParts, data: DataSet, sets: EvaluationImages) -> dict[str, Any]:
+def evaluate(
+    cell: Cell,
+    method: Method | InParts,
+    data: DataSet,
+    sets: EvaluationImages,
+    processes: Processes = ALONE,
+) -> dict[str, Any]:
     """The ``metrics`` of a card: for each mode the clean, corrupted, attacked and shifted measurements, raw.
 
     Of a method ``InParts`` the batches may be too large for the memory.
+
+    Args:
+        processes: those that call this together, with the same model; the numbers are those of one, for all of them.
     """
     method.model.eval()
+    share = Share(processes, cell.evaluation.batch_size)
     measured = {}
     for mode in method.modes:
         with _batch_norm(cell, method, mode, data):
-            measured[mode] = _passive(cell, method, mode, data, sets)
-            if attacked := _attacked(cell, method, mode, data, sets):
+            measured[mode] = _passive(cell, method, mode, data, sets, share)
+            if attacked := _attacked(cell, method, mode, data, sets, share):
                 measured[mode]["attacks"] = attacked
             if sets.shifted:  # last, so that what a method draws for the others is the same without them
                 measured[mode]["shifted"] = {
-                    name: _shifted(cell, method, mode, data, found) for name, found in sets.shifted.items()
+                    name: _shifted(cell, method, mode, data, found, share)
+                    for name, found in sets.shifted.items()
                 }
     return measured
 
 
 def _passive(
-    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages, share: Share
 ) -> dict[str, Any]:
     """Clean and all corrupted images in one pass over the test set; of each image five numbers are kept."""
-    examples: dict[tuple[str, int], list[Tensor]] = {}
-    for images, labels, places in sets.batches(cell.evaluation.batch_size):
-        for key, made in ((("clean", 0), None), *sets.corrupted.items()):
+    inputs: dict[tuple[str, int], Corrupted | None] = {("clean", 0): None, **sets.corrupted}
+    examples: dict[tuple[str, int], list[Tensor]] = {key: [] for key in inputs}
+    for _, images, labels, places in share.batches(sets.clean, _skip(method, mode, len(inputs))):
+        for key, made in inputs.items():
             x = data.normalise(images if made is None else made(images, places))
-            examples.setdefault(key, []).append(per_example(method.predict(x, mode).float(), labels))
-    measured = {key: summarise(torch.cat(of, 1), cell.evaluation.ece_bins) for key, of in examples.items()}
+            examples[key].append(per_example(method.predict(x, mode).float(), labels))
+    measured = {
+        key: summarise(share.whole(of, sets.clean.labels.device), cell.evaluation.ece_bins)
+        for key, of in examples.items()
+    }
     corrupted: dict[str, dict[str, list[float]]] = {}
     for name, severity in sets.corrupted:
         for what, value in measured[name, severity].items():
@@ -152,7 +177,7 @@ def _passive(
 
 
 def _attacked(
-    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages, share: Share
 ) -> dict[str, Any]:
     """The measurements under each attack that the cell asks for, with the attack's parameters."""
 
@@ -161,26 +186,47 @@ def _attacked(
 
     measured = {}
     for name, (attack, parameters) in attacks(cell.evaluation).items():
+        calls = predictions(name, parameters)
+        # Where the number of draws is not known, those of a batch depend on all batches before.
+        together = calls is not None or mode not in _whole(method).drawing_modes
+        own = share if together else Share(size=share.size)
         examples = []
-        for batch, (images, labels, _) in enumerate(sets.batches(cell.evaluation.batch_size)):
+        skip = _skip(method, mode, (calls or 0) + 1)
+        for batch, images, labels, _ in own.batches(sets.clean, skip):
             seed = derive_seed(cell.seed, name, batch)
             attacked = attack(logits, images.float() / 255, labels, seed)
             predicted = method.predict(data.standardise(attacked), mode)
             examples.append(per_example(predicted.float(), labels))
-        measured[name] = {**parameters, **summarise(torch.cat(examples, 1), cell.evaluation.ece_bins)}
+        whole = own.whole(examples, sets.clean.labels.device)
+        measured[name] = {**parameters, **summarise(whole, cell.evaluation.ece_bins)}
     return measured
 
 
 def _shifted(
-    cell: Cell, method: Method | InParts, mode: str, data: DataSet, found: ShiftedImages
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, found: ShiftedImages, share: Share
 ) -> dict[str, Any]:
     """One set of other images in one pass."""
-    order, size = torch.arange(len(found.images)), cell.evaluation.batch_size
     examples = []
-    for (images, _), accepted in zip(found.images.read(order, size), found.accepted.split(size), strict=True):
+    for _, images, _, places in share.batches(found.images, _skip(method, mode, 1)):
         predicted = method.predict(data.normalise(images), mode)
+        accepted = found.accepted[places.to(found.accepted.device)]
         examples.append(per_accepted_example(predicted.float(), accepted, found.outputs))
-    return summarise(torch.cat(examples, 1), cell.evaluation.ece_bins)
+    return summarise(share.whole(examples, found.accepted.device), cell.evaluation.ece_bins)
+
+
+def _skip(method: Method | InParts, mode: str, each: int) -> Callable[[int], None]:
+    """Tells the method of batches that others evaluate, with so many predictions in ``mode`` for ``each``."""
+    whole = _whole(method)
+
+    def skip(batches: int) -> None:
+        if mode in whole.drawing_modes:
+            whole.predictions += batches * each
+
+    return skip
+
+
+def _whole(method: Method | InParts) -> Method:
+    return method.method if isinstance(method, InParts) else method
 
 
 def _batch_norm(
@@ -190,14 +236,13 @@ def _batch_norm(
     if cell.evaluation.batch_norm == "reestimated":
         images = data.train.read(_training_places(cell, data), cell.recipe.batch_size)
         batches = (data.normalise(x) for x, _ in images)
-        whole = method.method if isinstance(method, InParts) else method
-        return reestimate(model, lambda x: _whole(whole, x, mode), batches)
+        return reestimate(model, lambda x: _undivided(_whole(method), x, mode), batches)
     if cell.evaluation.batch_norm == "batch":
         return batch_statistics(model)
     return nullcontext()
 
 
-def _whole(method: Method, x: Tensor, mode: str) -> None:
+def _undivided(method: Method, x: Tensor, mode: str) -> None:
     """A batch of training images, whose statistics are wanted: it can't be divided."""
     try:
         method.predict(x, mode)

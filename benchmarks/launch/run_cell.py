@@ -17,6 +17,7 @@ from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.evaluation.in_parts import InParts
+from benchmarks.evaluation.share import Share
 from benchmarks.launch.costs import cost, peak_memory
 from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.launch.training import train
@@ -86,7 +87,7 @@ def run_cell(
 ) -> Card | None:
     """Train and evaluate ``cell``, write its card into ``store`` and return it.
 
-    Of several processes the first evaluates, writes and returns the card; the others wait for it and return None.
+    Of several processes the first writes and returns the card; the others wait for that and return None.
 
     Args:
         heartbeat: the claim on the cell; is told how far the training is.
@@ -100,10 +101,9 @@ def run_cell(
     clock = Clock(device, seconds, {})
     with clock("preparation"):
         data = _training_data(cell, source, runtime, device)
+        sets = _evaluation_images(cell, source, runtime, data, device, processes)
     mirror = Mirror(runtime.wandb, store.folder, group)
     if processes.first:
-        with clock("preparation"):
-            sets = _evaluation_images(cell, source, runtime, data, device)
         mirror.start(cell.id, cell.label, cell.as_dict())
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -116,15 +116,16 @@ def run_cell(
         mirror.epoch(entry)
 
     progress = train(trainer, store.work(cell.id), runtime.checkpoint_seconds, after_epoch)
-    memory = max(processes.gather(peak_memory(device, heartbeat)))
     progress.joules = add(processes.gather(progress.joules))
-    if not processes.first:
-        processes.share(lambda: None)
-        return None
     method_state = trainer.method.state_dict()  # as trained: an evaluation may draw, too
     parts = InParts(trainer.method, cell.evaluation.batch_size, cell.evaluation.batch_norm != "batch")
     with clock("evaluation"), trainer.by_itself():
-        metrics = None if progress.diverged_at else evaluate(cell, parts, data, sets)
+        metrics = None if progress.diverged_at else evaluate(cell, parts, data, sets, processes)
+    memory = max(processes.gather(peak_memory(device, heartbeat)))
+    batch_size = min(processes.gather(parts.size))
+    if not processes.first:
+        processes.share(lambda: None)
+        return None
     if metrics is not None and not _finite(metrics):  # logits that overflow are divergence seen late
         metrics, progress.diverged_at = None, {"epoch": progress.epoch, "step": progress.step}
     weights = None
@@ -151,7 +152,7 @@ def run_cell(
         "curve": progress.curve,
         "cost": {
             **cost(trainer, source, seconds, max(memory, peak_memory(device, heartbeat))),
-            "evaluation_batch_size": parts.size,
+            "evaluation_batch_size": batch_size,
         },
         "weights": weights,
         "provenance": {
@@ -201,10 +202,19 @@ def _training_data(cell: Cell, source: Source, runtime: Runtime, device: str) ->
 
 
 def _evaluation_images(
-    cell: Cell, source: Source, runtime: Runtime, on_device: DataSet, device: str
+    cell: Cell,
+    source: Source,
+    runtime: Runtime,
+    on_device: DataSet,
+    device: str,
+    processes: Processes = ALONE,
 ) -> EvaluationImages:
-    """The test images of the data set on ``device``, clean and corrupted, and other images."""
+    """The test images of the data set on ``device``, clean and corrupted, and other images.
+
+    One of several processes keeps its share of the corrupted ones; it runs no further cell.
+    """
     shifted = _shifted(cell, source, runtime)
+    share = Share(processes, cell.evaluation.batch_size)
     return _kept(
         "corrupted",
         cell,
@@ -214,6 +224,7 @@ def _evaluation_images(
             cell.evaluation.corruptions,
             source.published(runtime.data_folder, on_device.test.labels),
             {name: found.to(device) for name, found in shifted.items()},
+            share,
         ),
     )
 

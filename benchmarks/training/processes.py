@@ -92,6 +92,14 @@ class Processes:
                 dist.all_reduce(tensor, group=self.group)
                 tensor /= self.count
 
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Put the first process's values in the place of each tensor, which has no graph."""
+        if self.count > 1:
+            for tensor in tensors:
+                values = tensor.contiguous()
+                dist.broadcast(values, src=0, group=self.group)
+                tensor.copy_(values)
+
     def mirrored(self, tensor: Tensor) -> Tensor:
         """The tensor of the process as far from the last as this one is from the first, of the same shape."""
         partner = self.count - 1 - self.rank

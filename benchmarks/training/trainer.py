@@ -216,7 +216,10 @@ class Trainer:
 
     @contextmanager
     def by_itself(self) -> Iterator[None]:
-        """Within the context this process may run the trained method without the others."""
+        """Within the context each process may run the trained method, as the first one has it, without the others."""
+        self.processes.broadcast(
+            [*self.model.state_dict().values(), *(own.detach() for own in self.method.parameters())]
+        )
         parallel = distributed(self.method.model)
         with parallel.no_sync() if parallel else nullcontext():
             yield
