@@ -12,6 +12,7 @@ from benchmarks.launch.forecast import Forecast
 from benchmarks.launch.place import Place
 from benchmarks.planning.disk import disk_of
 from benchmarks.planning.memory import PARTS, shown
+from benchmarks.planning.network import network_of
 
 SHORT = {
     MEASURED: "cards",
@@ -87,10 +88,12 @@ def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
     parts = forecast.memory(cell).parts_that_fit(place.memory - forecast.process_bytes, most)
     if parts is None:
         return f"nor do {most} parts of its batch; it takes a larger device"
-    here = place.gpus if place.hardware and place.gpus else parts
+    kind = forecast.kind(cell)[0]
+    coupled = network_of(kind).batch_norm and cell.method.arguments.get("batch_norm") != "separate"
+    here = parts if coupled or not (place.hardware and place.gpus) else place.gpus
     devices = max(n for n in PARTS if n <= min(parts, here))
     settings = [f"devices={devices}"] * (devices > 1) + [f"accumulate={parts // devices}"] * (devices < parts)
-    instead = f", or accumulate={parts}" if devices == parts else ""
+    instead = f", or accumulate={parts}" if devices == parts and not coupled else ""
     return f"{parts} parts of {batch // parts} images would: {' '.join(settings)}{instead}"
 
 

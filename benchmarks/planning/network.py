@@ -29,6 +29,7 @@ class Network:
     flops: int  # of one forward pass of one image, 2 for a multiply-add
     activation_bytes: int  # that a forward pass of one image in training keeps for the backward one
     family: str  # "attention" for networks with LayerNorm and no BatchNorm, else "convolutions"
+    batch_norm: bool  # whether BatchNorm couples the images of a batch
 
 
 _counted: dict[str, Network] = {}
@@ -89,8 +90,15 @@ def count_network(model: nn.Module, shape: tuple[int, int, int], precision: str 
     ):
         model(x)
     activations = sum(storage.nbytes() for storage in saved.values())
+    normalised = any(isinstance(module, _BatchNorm) for module in model.modules())
+    attention = not normalised and any(isinstance(module, nn.LayerNorm) for module in model.modules())
     return Network(
-        parameters, buffers, counter.get_total_flops() // BATCH, activations // BATCH, _family(model)
+        parameters,
+        buffers,
+        counter.get_total_flops() // BATCH,
+        activations // BATCH,
+        "attention" if attention else "convolutions",
+        normalised,
     )
 
 
@@ -102,13 +110,3 @@ class _FusedAttention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and [t.dim() for t in args] == [4, 4, 4]:
             return torch.ops.aten._scaled_dot_product_efficient_attention(*args, None, True)[0]
         return func(*args, **kwargs)
-
-
-def _family(model: nn.Module) -> str:
-    modules = list(model.modules())
-    batch_norm = any(isinstance(module, _BatchNorm) for module in modules)
-    return (
-        "attention"
-        if not batch_norm and any(isinstance(m, nn.LayerNorm) for m in modules)
-        else "convolutions"
-    )
