@@ -54,7 +54,7 @@ wandb-sync: $(READY)  ## fill W&B again from all cards in runs/
 
 test: $(READY)  ## style, types and tests
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy
-	@$(BIN)/python -m pytest tests --ignore=tests/regression -n logical --maxprocesses 8 --dist loadfile
+	@$(BIN)/python -m pytest tests --ignore=tests/regression -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 regress: $(READY)  ## reduced-schedule training of each method against stored losses and, by `compare`, stored cards
 	@$(BIN)/python -m pytest tests/regression

@@ -22,6 +22,13 @@ EXTRAS = {
 }
 collect_ignore = [test for package, test in EXTRAS.items() if find_spec(package) is None]  # all are in [dev]
 
+LONG = ("test_reproduce.py", "test_devices.py", "test_resume.py", "test_interruption.py", "test_sharing.py")
+"""Files that take longest: begun first, so that no worker of pytest-xdist is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:

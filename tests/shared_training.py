@@ -19,7 +19,6 @@ from benchmarks.config import load
 from benchmarks.data.dataset import DataSet, Images, Source
 from benchmarks.data.image_cache import ImageCache, Preparation
 from benchmarks.data.image_folder import list_classes
-from benchmarks.data.imagenet import ImageNet
 from benchmarks.data.streaming import stream
 from benchmarks.training.processes import ALONE, Processes, joined
 from benchmarks.training.trainer import Trainer
@@ -40,6 +39,7 @@ def trainer(overrides: Sequence[str], processes: Processes = ALONE, accumulate: 
     cell = load([*base, *(text for text in overrides if text != "vit" and not text.startswith("images="))])[0]
     source: Source = cell.dataset.build()
     if images:
+        source.image_size = SIZE
         return Trainer(
             cell, source, _streamed(Path(images[0])), "cpu", processes=processes, accumulate=accumulate
         )
@@ -51,7 +51,6 @@ def trainer(overrides: Sequence[str], processes: Processes = ALONE, accumulate: 
 
 
 def _streamed(folder: Path) -> DataSet:
-    ImageNet.image_size = SIZE
     images = stream(list_classes(folder / "images"), folder / "cache", SIZE, Preparation(20), loaders=0)
     return DataSet(images, images, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2))
 

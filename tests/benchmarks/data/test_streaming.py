@@ -228,11 +228,13 @@ def test_batches_are_made_of_pieces_and_no_piece_lies_in_two(
 def test_loader_processes_stay_for_the_next_epoch_and_end_with_another_stream(
     folder: Path, tmp_path: Path
 ) -> None:
+    before = {child.pid for child in psutil.Process().children()}  # of other tests
+
     def processes(images: ImageStream) -> set[int]:
         found: set[int] = set()
         for _ in images.read(torch.arange(30), 10):
             found |= {child.pid for child in psutil.Process().children()}
-        return found
+        return found - before
 
     images = streamed(folder, tmp_path, 2)
     other = stream(list_classes(folder), tmp_path, SIZE, Preparation(SIZE), loaders=2)
