@@ -134,7 +134,7 @@ def _new(part: Part, func: Any, *size: Any, **kwargs: Any) -> Tensor:
     shape = kwargs.pop("size", None) or (size[0] if size and not isinstance(size[0], int) else size)
     found = part.rows(shape[0]) if len(shape) else None
     if found is None:
-        return func(*shape, **kwargs)
+        return func(shape, **kwargs)
     start, length = found
     return func(length, *shape[1:], **kwargs)[start : start + shape[0]]
 

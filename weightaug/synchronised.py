@@ -40,8 +40,8 @@ class _BatchNorm(torch.autograd.Function):
         running_mean: Tensor | None, running_var: Tensor | None,
         eps: float, momentum: float, group: dist.ProcessGroup,
     ) -> Tensor:  # fmt: skip
-        axes = _axes(x)
-        var, mean = torch.var_mean(x.float(), axes, correction=0)
+        axes, wide = _axes(x), _wide(x)
+        var, mean = torch.var_mean(wide, axes, correction=0)
         count = mean.new_tensor([x.numel() // x.shape[1]])
         parts = [torch.empty_like(torch.cat([mean, var, count])) for _ in range(dist.get_world_size(group))]
         dist.all_gather(parts, torch.cat([mean, var, count]), group=group)
@@ -54,22 +54,28 @@ class _BatchNorm(torch.autograd.Function):
             running_var.lerp_((var * (total / (total - 1))).to(running_var.dtype), momentum)
         ctx.group, ctx.total = group, total
         ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt())
-        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+        scale, shift = (None if p is None else p.to(wide.dtype) for p in (weight, bias))
+        return F.batch_norm(wide, mean, var, scale, shift, False, 0.0, eps).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight, mean, scale = ctx.saved_tensors
-        g, axes = gradients[0].float(), _axes(x)
+        g, axes = _wide(gradients[0]), _axes(x)
         shape = (1, -1, *(1,) * (x.dim() - 2))
-        normal = (x.float() - mean.view(shape)) * scale.view(shape)
+        normal = (_wide(x) - mean.view(shape)) * scale.view(shape)
         own = torch.stack([g.sum(axes), (g * normal).sum(axes)])
         sums = own.clone()
         dist.all_reduce(sums, group=ctx.group)
         average, slope = (sums / ctx.total).unbind()
         factor = scale if weight is None else scale * weight
         of_x = factor.view(shape) * (g - average.view(shape) - normal * slope.view(shape))
-        of_bias, of_weight = own.unbind() if weight is not None else (None, None)
+        of_bias, of_weight = own.to(weight.dtype).unbind() if weight is not None else (None, None)
         return of_x.to(x.dtype), of_weight, of_bias, None, None, None, None, None
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In the precision of the statistics: at least float32."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _axes(x: Tensor) -> list[int]:

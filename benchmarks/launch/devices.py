@@ -25,6 +25,7 @@ from benchmarks.errors import PassingError, UserError, one_line
 from benchmarks.launch.group import POLL_SECONDS, Group, attended, end_with
 from benchmarks.launch.run_cell import run_cell
 from benchmarks.results.card import Card
+from benchmarks.results.disk import DiskError
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.store import Store
@@ -36,6 +37,12 @@ SETTLE_SECONDS = 1.0
 """So long after one process has failed the others may tell what they have seen of it."""
 RETRIES = 2
 """So often a cell goes on from its checkpoint after one of its processes was killed."""
+
+
+OF_PERSONS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (DiskError, LeaseLostError, PassingError, UserError)
+}
+"""Errors that keep their kind on the way from a process: whether a cell is tried again depends on it."""
 
 
 class ProcessError(Exception):
@@ -63,8 +70,8 @@ class Reporter:
         if self._holder is None:
             return
         self._holder.send(None)
-        if not self._holder.recv():
-            raise LeaseLostError("the lease is not held by this process any more")
+        if error := self._holder.recv():
+            raise error
 
     @property
     def fraction(self) -> float:
@@ -143,10 +150,12 @@ def _answer(asked: Connection, heartbeat: Heartbeat) -> None:
     asked.recv()
     try:
         heartbeat.check()
-    except LeaseLostError:
-        asked.send(False)
-        raise
-    asked.send(True)
+    except (LeaseLostError, OSError) as error:  # the store may be away for a while: no reason to end
+        asked.send(error)
+        if isinstance(error, LeaseLostError):
+            raise
+    else:
+        asked.send(None)
 
 
 def _raise_for(codes: Sequence[int | None], folder: Path) -> None:
@@ -155,8 +164,8 @@ def _raise_for(codes: Sequence[int | None], folder: Path) -> None:
         (json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: r["time"]
     )
     for report in reports:
-        if report["user"]:
-            raise UserError(report["error"])
+        if kind := OF_PERSONS.get(report["kind"]):
+            raise kind(report["error"])
     for rank, code in enumerate(codes):
         if code is not None and code < 0:
             name = signal.Signals(-code).name
@@ -173,6 +182,12 @@ def _raise_for(codes: Sequence[int | None], folder: Path) -> None:
             raise ProcessError(f"process {rank} of {len(codes)} ended with exit code {code}")
 
 
+def _kind(error: Exception) -> str:
+    """The nearest of :data:`OF_PERSONS`, or the error's own kind."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    return next((name for name in names if name in OF_PERSONS), names[0])
+
+
 def _life(
     rank: int, folder: str, cell: Cell, runtime: Runtime, device: str, threads: int, group: str, command: str,
     parent: int, holder: Connection | None, fraction: Any,
@@ -182,8 +197,8 @@ def _life(
     os.environ["LOCAL_WORLD_SIZE"] = str(runtime.devices)  # as torchrun says it: they share the cores
     own = device_of(device, rank)
 
-    def report(error: Exception, user: bool, summary: str) -> None:
-        content = {"rank": rank, "time": time.time(), "user": user, "error": summary}
+    def report(error: Exception, summary: str) -> None:
+        content = {"rank": rank, "time": time.time(), "kind": _kind(error), "error": summary}
         path = Path(folder) / f"{rank}.json"
         path.with_suffix(".new").write_text(json.dumps({**content, "details": traceback.format_exc()}))
         path.with_suffix(".new").replace(path)
@@ -199,10 +214,10 @@ def _life(
     except interruption.Interrupted as stop:
         sys.exit(stop.exit_code)
     except UserError as error:
-        report(error, True, str(error))
+        report(error, str(error))
         sys.exit(2)
     except Exception as error:
-        report(error, False, f"{type(error).__name__}: {one_line(error)}")
+        report(error, f"{type(error).__name__}: {one_line(error)}")
         sys.exit(1)
 
 

@@ -44,15 +44,18 @@ class Throughput:
     Args:
         cards: of any hardware.
         device, hardware: those of the cells to come, see :func:`benchmarks.results.provenance.hardware`.
+        devices: how many train a cell together.
     """
 
-    def __init__(self, cards: Iterable[Card], device: str, hardware: Mapping[str, Any]) -> None:
+    def __init__(
+        self, cards: Iterable[Card], device: str, hardware: Mapping[str, Any], devices: int = 1
+    ) -> None:
         self._epochs: dict[Hashable, list[float]] = {}
         self._evaluations: dict[Hashable, list[float]] = {}
         self._flops: dict[Hashable, int] = {}
         self._images: dict[Hashable, int] = {}
         self._rates: dict[Hashable, list[float]] = {}
-        here = machine({"device": device, "hardware": hardware})
+        here = machine({"device": device, "hardware": hardware, "devices": devices})
         for card in cards:
             model, method, dataset, batch = _kind(card["cell"])
             cost, curve = card["cost"], card["curve"]

@@ -32,7 +32,7 @@ class Work:
     threads: int  # CPU threads of a worker
     group: str  # the table
     command: str  # what the person typed, for the cards
-    session: str  # of the command; a cell that failed in it is not tried again
+    session: str  # of the command, for the record of a failure
     idle_seconds: float = float("inf")  # see IDLE_LEASES
 
     def elsewhere(self) -> Work:

@@ -83,8 +83,10 @@ def too_large(cells: Sequence[tuple[str, Cell]], forecast: Forecast, place: Plac
 def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
     """In how many parts of the batch it would; the devices that are here take as many as they can at once."""
     assert place.memory is not None
-    sub_batches, batch = int(cell.method.arguments.get("sub_batches", 1)), cell.recipe.batch_size
-    most = sub_batches if sub_batches > 1 else batch  # a method without sub-batches divides at will
+    batch = cell.recipe.batch_size
+    most = int(
+        cell.method.arguments.get("sub_batches", batch)
+    )  # a method without sub-batches divides at will
     parts = forecast.memory(cell).parts_that_fit(place.memory - forecast.process_bytes, most)
     if parts is None:
         return f"nor do {most} parts of its batch; it takes a larger device"

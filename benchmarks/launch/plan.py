@@ -89,7 +89,11 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
 
 def _forecast(runtime: Runtime, place: Place, cards: Iterable[Card]) -> Forecast:
     """What can be told of the cells' times: of a device that is not known here the cards say nothing."""
-    return Forecast(runtime, Throughput(cards if place.hardware else [], place.device, place.hardware), place)
+    return Forecast(
+        runtime,
+        Throughput(cards if place.hardware else [], place.device, place.hardware, runtime.devices),
+        place,
+    )
 
 
 def _print_costs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from benchmarks.launch.request import Place, Request
 from benchmarks.results.card import Card
 from benchmarks.results.reading import read_card
 from benchmarks.results.store import Store
+from benchmarks.runtime import torchrun_processes
 from benchmarks.terminal import note, warn
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ def reproduce(request: Request) -> int:
     from benchmarks.launch.report_mirror import mirror_report
 
     runtime, table = request.runtime, request.table.name
+    if torchrun_processes() > 1:
+        raise UserError(
+            "torchrun trains one cell, with `weightaug run`; a table's cells meet in the store alone"
+        )
     launcher = runtime.launcher.build()
     device = _check(request, launcher)
     store = Store.of(runtime)
@@ -51,7 +57,9 @@ def reproduce(request: Request) -> int:
     watch = Watch(cells, store, session)
     place = place_of(cells, runtime, len(cells) - len(watch.done), launcher, device)
     count = place.workers
-    throughput = Throughput([card for card in found.values() if card], device, place.hardware)
+    throughput = Throughput(
+        [card for card in found.values() if card], device, place.hardware, runtime.devices
+    )
     forecast = Forecast(runtime, throughput, replace(place, peak=None))  # a bound is for plans
     left = total((forecast.seconds(cell), 1.0) for cell in cells if found[cell.id] is None)
     note(
@@ -109,7 +117,7 @@ def report(request: Request, folder: str | None) -> int:
     """Write the report from the cards in the store, or in ``folder``. Trains nothing."""
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"--cards {folder}: no such folder")
-    where = Path(folder) if folder is not None else Store(request.runtime.store_folder).cards
+    where = Path(folder) if folder is not None else Store(request.runtime.store_folder, read_only=True).cards
     _name_strangers(where)
     cards = request.cards(lambda cell_id, cell: read_card(where / f"{cell_id}.json", cell))
     if not any(cards.values()):
@@ -137,8 +145,8 @@ def _check(request: Request, launcher: Launcher) -> str:
     if request.table.scale(request.scale).needs_gpu and device == "cpu":
         problems.append("a CUDA device (none is used)")
     asked = [request.cells[cell_id] for cell_id in request.asked]
-    first_seed = {(c.method.name, str(c.method.arguments), c.model.title, c.dataset.name): c for c in asked}
-    for cell in first_seed.values():
+    of_one_kind = {json.dumps({**cell.as_dict(), "seed": None}, sort_keys=True): cell for cell in asked}
+    for cell in of_one_kind.values():
         problems += [problem for problem in preflight(cell, request.runtime) if problem not in problems]
     folder = request.reports / request.scale
     folder.mkdir(parents=True, exist_ok=True)

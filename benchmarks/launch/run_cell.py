@@ -55,6 +55,8 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
             f"recipe.batch_size={cell.recipe.batch_size} is less than method.sub_batches={copies}; raise it"
         )
     devices = max(runtime.devices, torchrun_processes())
+    # As far as that can be told without the images, before anybody fetches them.
+    check_sharing(cell, method, devices, runtime.accumulate, cell.recipe.batch_size)
     if problems:
         return problems
     if cell.evaluation.corruptions:

@@ -14,6 +14,7 @@ from benchmarks.config import load
 from benchmarks.errors import UserError
 from benchmarks.reports.measures import measure, unmeasured_types
 from benchmarks.results.card import Card
+from benchmarks.results.code import code
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.provenance import command_line
 from benchmarks.results.store import Store
@@ -50,11 +51,19 @@ def _trained(cell: Cell, runtime: Runtime, device: str, store: Store, processes:
     from benchmarks.launch.devices import Reporter, run_on_devices
     from benchmarks.launch.run_cell import preflight, run_cell
 
+    codes = processes.gather(code().name)
     claimed: list[Heartbeat] = []
     with ExitStack() as stack:
 
         def claim() -> bool:
             """Whether there is something to do, after it has been claimed."""
+            if runtime.mixed_versions == "refuse" and len(set(codes)) > 1:
+                raise UserError(
+                    f"the processes run different code: {'; '.join(sorted(set(codes)))}; run the same everywhere, or "
+                    "allow it (mixed_versions=allow)"
+                )
+            if store.read(cell.id, cell):
+                return False
             if problems := preflight(cell, runtime):
                 raise UserError("; ".join(problems))
             if busy := store.at_work([cell.id]):
@@ -84,7 +93,8 @@ def _trained(cell: Cell, runtime: Runtime, device: str, store: Store, processes:
             return None
         card = store.read(cell.id, cell)
         starved = _starved(card) if card else ""
-        note(f"{cell.label}: done in {time.monotonic() - begun:.1f} s on {device}{starved}")
+        took = f"done in {time.monotonic() - begun:.1f} s on {device}{starved}"
+        note(f"{cell.label}: {took if todo else 'finished before, nothing to do'}")
         return card
 
 

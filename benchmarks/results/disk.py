@@ -101,8 +101,8 @@ class Disk:
             ready: called just before it appears; may raise.
         """
         partial = path.parent / f".{path.name}.partial-{secrets.token_hex(8)}"
-        self.create(partial, text)
         try:
+            self.create(partial, text)
             ready()
             self.link(partial, path)
         except FileExistsError:

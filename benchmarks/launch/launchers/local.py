@@ -9,10 +9,9 @@ import sys
 from typing import Any
 
 from benchmarks import interruption
-from benchmarks.errors import UserError
 from benchmarks.launch.group import Group, end_with
 from benchmarks.launch.launcher import Launcher, Work
-from benchmarks.runtime import Runtime, torchrun_processes
+from benchmarks.runtime import Runtime
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -26,10 +25,6 @@ class Local(Launcher):
         self._group = Group()
 
     def prepare(self, runtime: Runtime) -> str:
-        if torchrun_processes() > 1:
-            raise UserError(
-                "torchrun trains one cell, with `weightaug run`; a table's cells meet in the store alone"
-            )
         return runtime.resolve_device()
 
     def hardware(self, device: str) -> dict[str, Any]:

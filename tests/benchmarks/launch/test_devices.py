@@ -15,9 +15,11 @@ import pytest
 import torch
 from command_line import CommandLine, start
 
-from benchmarks.errors import UserError
+from benchmarks.errors import PassingError, UserError
 from benchmarks.interruption import Interrupted
-from benchmarks.launch.devices import KilledError, ProcessError, _raise_for, device_of
+from benchmarks.launch.devices import KilledError, ProcessError, _kind, _raise_for, device_of
+from benchmarks.results.disk import DiskError
+from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.provenance import machine
 from benchmarks.runtime import Runtime, cores
 
@@ -102,7 +104,13 @@ def test_how_processes_ended(tmp_path: Path) -> None:
     ends = tmp_path
     with pytest.raises(ProcessError, match="process 1 of 2 ended with exit code 3"):
         _raise_for([0, 3], ends)
-    report = {"rank": 1, "time": 2.0, "user": False, "error": "RuntimeError: lost", "details": "where"}
+    report = {
+        "rank": 1,
+        "time": 2.0,
+        "kind": "RuntimeError",
+        "error": "RuntimeError: lost",
+        "details": "where",
+    }
     (ends / "1.json").write_text(json.dumps(report))
     with pytest.raises(KilledError, match=r"process 0 of 2 was killed \(SIGKILL\)"):
         _raise_for([-9, 1], ends)
@@ -112,9 +120,17 @@ def test_how_processes_ended(tmp_path: Path) -> None:
     (ends / "0.json").write_text(json.dumps(report | {"rank": 0, "time": 1.0, "error": "ValueError: no"}))
     with pytest.raises(ProcessError, match="process 0 of 2: ValueError: no\nwhere"):
         _raise_for([1, 1], ends)
-    (ends / "0.json").write_text(json.dumps(report | {"user": True, "error": "use less"}))
-    with pytest.raises(UserError, match=r"^use less$"):
-        _raise_for([2, -9], ends)
+    for kind in (
+        UserError,
+        PassingError,
+        DiskError,
+        LeaseLostError,
+    ):  # it decides whether the cell is tried again
+        told = {"kind": _kind(kind("use less")), "error": "use less"}
+        (ends / "0.json").write_text(json.dumps(report | told))
+        with pytest.raises(kind, match=r"^use less$") as found:
+            _raise_for([2, -9], ends)
+        assert found.type is kind
     _raise_for([0, 0], tmp_path / "nothing")
 
 
