@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from command_line import PLUGIN, CommandLine, plugin_path, start
-
-from benchmarks.results.wandb_log import read_run
+from offline_runs import read_run
 
 TINY = ["reproduce", "signnoise/tiny", "--scale", "smoke", "device=cpu", "workers=1", "threads=1"]
 CELLS = 4  # two rows, two seeds

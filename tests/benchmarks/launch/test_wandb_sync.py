@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine
+from offline_runs import read_run
 from planned_cards import card, put
 
 from benchmarks.launch.request import Request
-from benchmarks.results.wandb_log import holds_card, read_run
+from benchmarks.results.wandb_log import holds_card
 from benchmarks.results.wandb_mirror import Mirror, mirror_card
 
 TABLE = ("damp/table2", "--scale", "smoke", "--seeds", "1")
