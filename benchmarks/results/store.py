@@ -72,7 +72,10 @@ class Store:
         self.leases = leases or Leases(self.disk, lease_seconds)
         if read_only:
             if not self.cards.is_dir():
-                raise UserError(f"there is no card store in {folder}; say where it is (store=FOLDER)")
+                raise UserError(
+                    f"there is no card store in {folder}; train a table first (weightaug reproduce TABLE), "
+                    "or say where its cards are (store=FOLDER)"
+                )
             return
         try:
             self.disk.make_folder(self.cards)

@@ -63,7 +63,7 @@ def test_lists_say_what_there_is(weightaug: CommandLine) -> None:
         (["reproduce", "damp/table2", "--scale", "smoke", "device=cuda:99"], "device=cuda:99"),
         (["reproduce", "damp/table2", "--scale", "smoke", "--with", "sigma=1"], "a row needs a method"),
         (["reproduce", "damp/table2", "--scale", "smoke", "--with", "method=dmp"], "did you mean 'damp'"),
-        (["report", "damp/table2", "--scale", "smoke"], "no card of damp/table2"),
+        (["report", "damp/table2", "--scale", "smoke"], "train a table first"),
         (["report", "damp/table2", "--scale", "smoke", "--cards", "nowhere"], "no such folder"),
         (["run", "method=dmp"], "did you mean 'damp'"),
         (["run", "method=damp", "method.sigmaa=1"], "did you mean 'sigma'"),

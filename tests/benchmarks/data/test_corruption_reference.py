@@ -45,7 +45,8 @@ def test_value_by_value(name: str, table: str, images: Tensor) -> None:
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", NOISES)
 def test_noise_in_distribution(name: str, table: str, images: Tensor) -> None:
-    """On plain images of all levels and on genuine ones: mean, variance and histogram."""
+    """On plain images of all levels: mean and histogram. The reference draws from a seed, so the test can't flake."""
+    np.random.seed(NOISES.index(name))
     levels = torch.arange(0, 256, 15, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 48, 48)
     for severity in SEVERITIES:
         entry = TABLES[table][name][severity - 1]
