@@ -50,7 +50,7 @@ class Mirror:
                 id=run_id,
                 name=name,
                 config=config,
-                dir=str(self.folder),
+                dir=str(self.folder.resolve()),  # W&B's own process stays in the folder it began in
                 mode=cast(Literal["online", "offline"], self.mode),
                 resume="allow" if self.mode == "online" else None,
                 reinit="finish_previous",

@@ -60,6 +60,18 @@ def test_a_table_its_claims_and_plots_and_nothing_twice(weightaug: CommandLine) 
     assert any(holds_card(path, card(chosen[0])) for path in runs().values())
 
 
+def test_runs_go_to_their_folder_wherever_wandb_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = card(next(iter(Request.parse("damp/table2", "smoke", 1, [], [], "reports").cells.values())))
+    for name in ("here", "there"):  # W&B's process begins with the first, at the latest
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert mirror_card(Mirror("offline", Path("runs"), "damp/table2"), made, "a name")
+        (run,) = runs().values()
+        assert read_run(run)["finished"]
+
+
 class Online:
     """What the mirror uses of a run that W&B has from before, with ``epochs`` of its history."""
 
