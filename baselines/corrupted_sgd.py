@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from weightaug.method import Criterion, Method, backpropagate
 from weightaug.parts import Part
 from weightaug.random import RandomSource
+from weightaug.transfer import send
 
 Corruption = Callable[..., Tensor]
 """Maps inputs [n, ...] to corrupted inputs of the same shape, with randomness from the generator alone."""
@@ -60,12 +61,12 @@ class CorruptedSGD(Method):
         order = torch.randperm(part.total, generator=self.random.generator("cpu", self.step, "examples"))
         chosen = order[: round(self.fraction * part.total)] - part.start
         places = ((chosen >= 0) & (chosen < part.size)).nonzero().flatten()
-        chosen = chosen[places].to(x.device)
+        chosen = send(chosen[places], x.device)
         if len(chosen) == 0:
             return x
         # Without places all parts would have the same noise.
         key = (self.step, part.number) if part.number and not self._by_place else (self.step,)
-        numbered = {"places": places.to(x.device)} if self._by_place else {}
+        numbered = {"places": send(places, x.device)} if self._by_place else {}
         generator = self.random.generator(x.device, *key, "corruption")
         corrupted = self.corruption(x[chosen], generator, **numbered)
         if corrupted.shape != x[chosen].shape:

@@ -14,8 +14,8 @@ from benchmarks.cell import Recipe
 from benchmarks.data.dataset import ImageSet
 from benchmarks.data.randaugment import RandAugment
 from benchmarks.data.resampling import random_boxes
-from benchmarks.data.transfer import send
 from weightaug.random import derive_seed
+from weightaug.transfer import send
 
 
 def generator(seed: int, purpose: str, epoch: int) -> torch.Generator:

@@ -19,6 +19,7 @@ from benchmarks.data.splits import VALIDATION_SHARE, stratified
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.runtime import DATA_VARIABLE, Runtime
 from benchmarks.terminal import note_once
+from weightaug.transfer import send
 
 if TYPE_CHECKING:
     from benchmarks.data.corrupted import PublishedCorruptions
@@ -90,8 +91,8 @@ class Images:
     def read(
         self, order: Tensor, batch_size: int, boxes: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        order = order.to(self.labels.device)
-        boxes = None if boxes is None else boxes.to(self.labels.device)
+        order = send(order, self.labels.device)
+        boxes = None if boxes is None else send(boxes, self.labels.device)
         for start in range(0, len(order), batch_size):
             here = slice(start, start + batch_size)
             images = self.images[order[here]]

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from benchmarks.data.transfer import send
+from weightaug.transfer import send
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 

@@ -21,6 +21,7 @@ from benchmarks.data.resampling import central_boxes
 from benchmarks.data.transfer import Feed
 from benchmarks.runtime import cores
 from benchmarks.terminal import note, warn
+from weightaug.transfer import send
 
 LOADERS = 16
 """Loader processes, or one a core where there are fewer cores."""
@@ -85,7 +86,7 @@ class ImageStream:
         loaders = Loaders.taken(self.cache, self.size, self.loaders, batch_size, device.type == "cuda")
         begun, before = time.perf_counter(), self.waited
         feed = Feed(loaders.pieces(places, boxes, batch_size), device)
-        for labels in self.labels[order.to(device)].split(batch_size):
+        for labels in self.labels[send(order, device)].split(batch_size):
             images = feed.batch(len(labels))
             self.waiting.seconds = before + feed.waited
             yield images, labels

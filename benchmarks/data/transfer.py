@@ -14,13 +14,6 @@ AHEAD = 2
 that the batches which wait with them do not fill its memory."""
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """``tensor`` on ``device``; from page-locked memory to a GPU, as the program would else wait for its kernels."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
 class Feed:
     """Batches for a device, made of pieces that come from elsewhere.
 

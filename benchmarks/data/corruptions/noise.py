@@ -16,6 +16,7 @@ from scipy import special
 from torch import Tensor
 
 from benchmarks.data.corruptions.draws import Draws
+from weightaug.transfer import send
 
 LEVELS = 256
 
@@ -87,7 +88,7 @@ def alias_table(kind: str, parameter: float, device: torch.device) -> Tensor:
     steps = np.clip(np.round(threshold * 2**24), 0, 2**24 - 1).astype(np.int64)
     alias = np.where(steps == 2**24 - 1, rows, alias)
     packed = ((steps - 2**23) << 8) | alias
-    return torch.from_numpy(packed.astype(np.int32).ravel()).to(device)
+    return send(torch.from_numpy(packed.astype(np.int32).ravel()), device)
 
 
 def _strike(images: Tensor, draws: Draws, kind: str, parameter: float) -> Tensor:

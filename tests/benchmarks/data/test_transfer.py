@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.data import transfer
-from benchmarks.data.transfer import AHEAD, Feed, send
+from benchmarks.data.transfer import AHEAD, Feed
+from weightaug.transfer import send
 
 READING, COPYING = 3.0, 1.0  # seconds a batch
 
@@ -131,6 +132,8 @@ def test_to_a_gpu_only_page_locked_memory_is_sent() -> None:
     calls: list[Any] = []
 
     class Source:
+        device = torch.device("cpu")
+
         def pin_memory(self) -> Source:
             calls.append("pinned")
             return self
