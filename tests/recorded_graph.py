@@ -1,13 +1,14 @@
 """A stand-in for CUDA graphs on the CPU: records the operators of a step and repeats them on the same memory.
 
 Like a CUDA graph it freezes all that Python decides, gives its results in the tensors of the recording, and forbids
-waiting for a number.
+waiting for a number. As on a GPU, optimizers know that they are captured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -29,10 +30,24 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
+HEALTH_CHECK = next(
+    name for name in vars(torch.optim.Optimizer) if name.endswith("graph_capture_health_check")
+)
+"""Torch's own, which looks for a GPU; its name has changed."""
+
+
+def _refuse_unless_capturable(optimizer: torch.optim.Optimizer) -> None:
+    if not all(group["capturable"] for group in optimizer.param_groups):
+        raise RuntimeError("Attempting CUDA graph capture of step() but param_groups' capturable is False.")
+
+
 def recorded_graph(
     run: Callable[[], Tensor], generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Callable[[], None]]:
-    with _Recorder() as recorder:
+    with (
+        mock.patch("torch.optim.Optimizer." + HEALTH_CHECK, _refuse_unless_capturable),
+        _Recorder() as recorder,
+    ):
         result = run()
 
     @torch.no_grad()

@@ -235,6 +235,9 @@ def _speed_up(step: TrainingStep, x: Tensor) -> None:
         _to_memory_format(step, torch.channels_last)
     for group in step.optimizer.param_groups:
         group["fused"] = True
+    for parameter, state in step.optimizer.state.items():
+        if "step" in state:  # AdamW counts on the CPU until its kernels are fused
+            state["step"] = state["step"].to(parameter.device)
 
 
 def _slow_down(step: TrainingStep) -> None:

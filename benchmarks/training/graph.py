@@ -7,10 +7,12 @@ launch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from benchmarks.training.step import TrainingStep
 from weightaug.random import RandomSource, derive_seed
@@ -64,7 +66,10 @@ class GraphStep:
             self.random.seed_for(number)
             self.random.captured = True
             step.optimizer.zero_grad()  # so that the graph makes gradients in memory of its own
-            self.loss, self.replay = capture(lambda: step(self.x, self.y), list(self.random.made.values()))
+            with _capturable(step.optimizer):
+                self.loss, self.replay = capture(
+                    lambda: step(self.x, self.y), list(self.random.made.values())
+                )
             self.gradients = [(p, p.grad) for group in groups for p in group["params"]]
         finally:
             step.method.random, step.method.step = own, number
@@ -95,6 +100,19 @@ class GraphStep:
             parameter.grad = gradient  # an eager step in between has put others there
         method.step += 1
         return self.loss.clone()
+
+
+@contextmanager
+def _capturable(optimizer: Optimizer) -> Iterator[None]:
+    """AdamW refuses to be captured unless it is told so, and warns when it is told so at other times."""
+    groups = [group for group in optimizer.param_groups if "capturable" in group]
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["capturable"] = False
 
 
 class KeptGenerators(RandomSource):

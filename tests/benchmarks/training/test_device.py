@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from valueless_device import DEVICE, nothing_crosses
 
 from benchmarks.config import load
 from benchmarks.data.batches import epoch_batches
 from benchmarks.data.dataset import DataSet, Images
+from benchmarks.training.engine import _speed_up
+from benchmarks.training.graph import GraphStep
 from benchmarks.training.trainer import Trainer
 from weightaug.copies import WeightCopies
 
@@ -52,21 +56,47 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("settings", CELLS.values(), ids=CELLS)
-def test_a_step_stays_on_the_device(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def made(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """A cell's trainer on the device, with 40 images."""
     cell, runtime = load(settings)
     source = cell.dataset.build()
     whole = source.load(Path())
     few = Images(whole.train.images[:40].to(DEVICE), whole.train.labels[:40].to(DEVICE))
     monkeypatch.setattr(WeightCopies, "_disproof", lambda *_: None)  # compares values, once for each shape
-    trainer = Trainer(
-        cell, source, DataSet(few, few, whole.mean, whole.std), DEVICE, accumulate=runtime.accumulate
-    )
+    data = DataSet(few, few, whole.mean, whole.std)
+    trainer = Trainer(cell, source, data, DEVICE, accumulate=runtime.accumulate)
     trainer.model.train()
+    return trainer
+
+
+@pytest.mark.parametrize("settings", CELLS.values(), ids=CELLS)
+def test_a_step_stays_on_the_device(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = made(settings, monkeypatch)
+    recipe, classes = trainer.cell.recipe, trainer.source.num_classes
     with nothing_crosses() as seen:
-        for x, y in epoch_batches(trainer.data, cell.recipe, cell.seed, 0, source.num_classes):
+        for x, y in epoch_batches(trainer.data, recipe, trainer.cell.seed, 0, classes):
             loss = trainer.step(x, y)
             assert loss.device.type == DEVICE
     assert seen.sent
     assert all(p.grad is not None and p.grad.is_meta for p in trainer.model.parameters())
     assert trainer.progress.step == 2
+
+
+@pytest.mark.parametrize("name", ["damp", "sam", "vit, sam", "every augmentation"])
+def test_a_step_that_becomes_a_graph_stays_on_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the optimizer's fused kernels and learning rates in tensors, after eager steps, as in a rehearsal."""
+    for kind in (torch.optim.SGD, torch.optim.Adam):
+        monkeypatch.setattr(
+            sys.modules[kind.__module__], "_device_dtype_check_for_fused", lambda *_, **__: None
+        )
+    trainer = made(CELLS[name], monkeypatch)
+    batches = epoch_batches(trainer.data, trainer.cell.recipe, 0, 0, trainer.source.num_classes)
+    with nothing_crosses():
+        x, y = next(batches)
+        trainer.step(x, y)
+    _speed_up(trainer.engine.step, x)
+    for parameter, state in trainer.optimizer.state.items():
+        assert all(value.device == parameter.device for value in state.values() if value is not None)
+    with nothing_crosses():
+        graph = GraphStep(trainer.engine.step, x, y, lambda run, _: (run(), lambda: None))
+        assert graph(*next(batches)).is_meta
