@@ -18,16 +18,31 @@ BATCH = 128
 PAIRS = 5
 
 
-def layouts(device: Device) -> list[dict[str, Any]]:
-    """For every form of convolution in the ResNet-18: each layout's time over that of one convolution of the batch.
-
-    Forwards and backwards, float32. ``chosen`` is the library's rule for this device.
-    """
+def forms(device: Device) -> list[tuple[tuple[int, ...], nn.Conv2d]]:
+    """Each different convolution of the ResNet-18 with the shape of its input [C, H, W]."""
     model = trainer("cpu", device.sizes, "eager", "float32").model
-    return [_measured(device, shape, layer) for shape, layer in _forms(model)]
+    found: dict[str, tuple[tuple[int, ...], nn.Conv2d]] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        shape = tuple(inputs[0].shape[1:])
+        found.setdefault(f"{layer} {shape}", (shape, layer))
+
+    handles = [
+        layer.register_forward_pre_hook(note) for layer in model.modules() if isinstance(layer, nn.Conv2d)
+    ]
+    with torch.no_grad():
+        model(torch.zeros(2, 3, 32, 32))
+    for handle in handles:
+        handle.remove()
+    return list(found.values())
 
 
-def _measured(device: Device, shape: tuple[int, ...], layer: nn.Conv2d) -> dict[str, Any]:
+def layouts(device: Device, shape: tuple[int, ...], layer: nn.Conv2d) -> dict[str, Any]:
+    """Each layout's time over that of one convolution of the batch, forwards and backwards, float32.
+
+    ``chosen`` is the library's rule for this device.
+    """
     x = torch.randn(BATCH, *shape, device=device.name, requires_grad=True)
     stack = torch.randn(COPIES, *layer.weight.shape, device=device.name, requires_grad=True)
     mark_stacks([stack])
@@ -55,25 +70,6 @@ def _measured(device: Device, shape: tuple[int, ...], layer: nn.Conv2d) -> dict[
 
 def _plain(mode: SubBatches, func: Any, input: Tensor, weight: Tensor, *options: Any) -> Tensor:
     return func(input, weight.unbind()[0], *options)
-
-
-def _forms(model: nn.Module) -> list[tuple[tuple[int, ...], nn.Conv2d]]:
-    """Each different convolution of the model with the shape of its input [C, H, W]."""
-    forms: dict[str, tuple[tuple[int, ...], nn.Conv2d]] = {}
-
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, nn.Conv2d)
-        shape = tuple(inputs[0].shape[1:])
-        forms.setdefault(f"{layer} {shape}", (shape, layer))
-
-    handles = [
-        layer.register_forward_pre_hook(note) for layer in model.modules() if isinstance(layer, nn.Conv2d)
-    ]
-    with torch.no_grad():
-        model(torch.zeros(2, 3, 32, 32))
-    for handle in handles:
-        handle.remove()
-    return list(forms.values())
 
 
 def _channels_last(mode: SubBatches, func: Any, input: Tensor, weight: Tensor, *options: Any) -> Tensor:

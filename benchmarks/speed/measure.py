@@ -20,7 +20,6 @@ from benchmarks.cost.counting import count
 from benchmarks.data.batches import epoch_batches
 from benchmarks.data.corruptions import corrupt
 from benchmarks.data.dataset import DataSet
-from benchmarks.errors import one_line
 from benchmarks.training.step import numerics
 from benchmarks.training.trainer import Trainer
 
@@ -114,30 +113,6 @@ class Device:
             torch.cuda.synchronize()
 
 
-def measure(device: Device, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Everything for the report of one device; what fails is told in place of its number."""
-    from benchmarks.speed.layouts import layouts
-    from benchmarks.speed.others import others
-
-    parts: dict[str, Callable[[], Any]] = {
-        "limits": lambda: _limits(device),
-        "losses": lambda: _losses(device),
-        "steps": lambda: _steps(device, say),
-        "epochs": lambda: _epochs(device, say),
-        "layouts": lambda: layouts(device),
-        "others": lambda: others(device),
-        "corruptions": lambda: _corruptions(device),
-    }
-    found: dict[str, Any] = {"width": device.sizes.width, "images": device.sizes.images}
-    for name, part in parts.items():
-        say(name)
-        try:
-            found[name] = part()
-        except Exception as error:  # one part that fails must not take the others' minutes with it
-            found[name] = {"failed": f"{type(error).__name__}: {one_line(error)}"}
-    return found
-
-
 def trainer(device: str, sizes: Sizes, engine: str, precision: str, *overrides: str) -> Trainer:
     """The papers' ResNet-18 on made-up images of CIFAR-10's shape, at the papers' recipe."""
     cell = load([
@@ -167,7 +142,7 @@ def _batch(run: Trainer) -> tuple[torch.Tensor, torch.Tensor]:
     return next(epoch_batches(run.data, run.cell.recipe, 0, 0))
 
 
-def _limits(device: Device) -> dict[str, Any]:
+def limits(device: Device) -> dict[str, Any]:
     run = trainer("cpu", device.sizes, "eager", "float32")
     flops = 3 * count(run.model, (3, 32, 32)).flops  # forwards once, backwards twice as much
     rates = {precision: device.matmul_rate(precision) for precision in device.sizes.precisions}
@@ -179,20 +154,21 @@ def _limits(device: Device) -> dict[str, Any]:
     }
 
 
-def _losses(device: Device) -> list[dict[str, Any]]:
-    """Each engine's first losses against the eager engine's in float32 on the CPU."""
-    found = []
-    for method, tolerance in CHECKED.items():
-        expected = _first_losses(trainer("cpu", device.sizes, "eager", "float32", f"method={method}"))
-        for engine in device.sizes.engines:
-            run = trainer(device.name, device.sizes, engine, "float32", f"method={method}")
-            ours = _first_losses(run)
-            apart = max(abs(a - b) / abs(b) for a, b in zip(ours, expected, strict=True))
-            found.append({
-                "method": method, "engine": engine, "ran": run.engine.ran, "deviation": apart,
-                "tolerance": tolerance, "held": apart <= tolerance,
-            })  # fmt: skip
-    return found
+def losses(device: Device, engine: str, method: str) -> dict[str, Any]:
+    """The engine's first losses against the eager engine's in float32 on the CPU."""
+    tolerance = CHECKED[method]
+    expected = _first_losses(trainer("cpu", device.sizes, "eager", "float32", f"method={method}"))
+    run = trainer(device.name, device.sizes, engine, "float32", f"method={method}")
+    ours = _first_losses(run)
+    apart = max(abs(a - b) / abs(b) for a, b in zip(ours, expected, strict=True))
+    return {
+        "method": method,
+        "engine": engine,
+        "ran": run.engine.ran,
+        "deviation": apart,
+        "tolerance": tolerance,
+        "held": apart <= tolerance,
+    }
 
 
 def _first_losses(run: Trainer) -> list[float]:
@@ -217,57 +193,52 @@ def hand_written(run: Trainer) -> Step:
     return step
 
 
-def _steps(device: Device, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Every method's step by precision and engine, over the hand-written loop's and over SGD's by that engine."""
-    found = []
-    for precision in device.sizes.precisions:
-        reference = hand_written(trainer(device.name, device.sizes, "eager", precision))
-        for engine in device.sizes.engines:
-            plain: float | None = None
-            for name, overrides in METHODS.items():
-                say(f"step: {precision}, {engine}, {name}")
-                run = trainer(device.name, device.sizes, engine, precision, *overrides)
-                x, y = _batch(run)
-                run.step(x, y)  # prepares the engine, whose memory is not the step's
-                if device.on_gpu:
-                    torch.cuda.reset_peak_memory_stats()
-                ratio, seconds = device.ratio(lambda run=run, x=x, y=y: run.step(x, y), reference)  # type: ignore[misc]
-                plain = ratio if plain is None else plain
-                found.append({
-                    "precision": precision, "engine": engine, "method": name, "ran": run.engine.ran,
-                    "why": run.engine.why, "over_hand_written": ratio, "over_sgd": ratio / plain,
-                    "seconds": seconds if device.on_gpu else None, "prepared": run.engine.seconds,
-                    "peak_bytes": torch.cuda.max_memory_allocated() if device.on_gpu else None,
-                })  # fmt: skip
-    return found
+def step(device: Device, precision: str, engine: str, name: str) -> dict[str, Any]:
+    """A method's step over the hand-written loop's in the same precision."""
+    reference = hand_written(trainer(device.name, device.sizes, "eager", precision))
+    run = trainer(device.name, device.sizes, engine, precision, *METHODS[name])
+    x, y = _batch(run)
+    run.step(x, y)  # prepares the engine, whose memory is not the step's
+    if device.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    ratio, seconds = device.ratio(lambda: run.step(x, y), reference)
+    return {
+        "precision": precision,
+        "engine": engine,
+        "method": name,
+        "ran": run.engine.ran,
+        "why": run.engine.why,
+        "over_hand_written": ratio,
+        "seconds": seconds if device.on_gpu else None,
+        "prepared": run.engine.seconds,
+        "peak_bytes": torch.cuda.max_memory_allocated() if device.on_gpu else None,
+    }
 
 
-def _epochs(device: Device, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def epoch(device: Device, precision: str, engine: str) -> dict[str, Any]:
     """A whole epoch with order, augmentation and loading: its time over that of its steps alone."""
-    found = []
-    for precision in device.sizes.precisions:
-        for engine in device.sizes.engines:
-            say(f"epoch: {precision}, {engine}")
-            run = trainer(device.name, device.sizes, engine, precision)
-            x, y = _batch(run)
+    run = trainer(device.name, device.sizes, engine, precision)
+    x, y = _batch(run)
 
-            def epoch(run: Trainer = run) -> None:
-                for images, labels in epoch_batches(run.data, run.cell.recipe, 0, 0):
-                    run.step(images, labels)
+    def whole() -> None:
+        for images, labels in epoch_batches(run.data, run.cell.recipe, 0, 0):
+            run.step(images, labels)
 
-            def steps(run: Trainer = run, x: torch.Tensor = x, y: torch.Tensor = y) -> None:
-                for _ in range(run.steps):
-                    run.step(x, y)
+    def steps() -> None:
+        for _ in range(run.steps):
+            run.step(x, y)
 
-            ratio, seconds = device.ratio(epoch, steps, pairs=max(1, device.sizes.pairs // 7))
-            found.append({
-                "precision": precision, "engine": engine, "ran": run.engine.ran, "over_steps": ratio,
-                "seconds": seconds * CIFAR_IMAGES / device.sizes.images if device.on_gpu else None,
-            })  # fmt: skip
-    return found
+    ratio, seconds = device.ratio(whole, steps, pairs=max(1, device.sizes.pairs // 7))
+    return {
+        "precision": precision,
+        "engine": engine,
+        "ran": run.engine.ran,
+        "over_steps": ratio,
+        "seconds": seconds * CIFAR_IMAGES / device.sizes.images if device.on_gpu else None,
+    }
 
 
-def _corruptions(device: Device) -> dict[str, float]:
+def corruptions(device: Device) -> dict[str, float]:
     """The whole set of types and severities: images a second on a GPU, their number over a CPU's otherwise."""
     source = load(["dataset=cifar10"])[0].dataset.build()
     images = torch.randint(0, 256, (device.sizes.corrupted, 3, 32, 32), dtype=torch.uint8, device=device.name)

@@ -19,12 +19,8 @@ BATCHES = 2
 """Of the plain loader, whose images are made one by one."""
 
 
-def others(device: Device) -> list[dict[str, Any]]:
-    """One row for each comparison; ``ratio``: the time of theirs over that of ours, None where it is not installed."""
-    return [_sam(device), _loader(device)]
-
-
-def _sam(device: Device) -> dict[str, Any]:
+def sam(device: Device) -> dict[str, Any]:
+    """``ratio``: the time of their step over that of ours, None where theirs is not installed."""
     row = {"what": "a step of pytorch-optimizer's SAM / of ours, M = 1, eager", "ratio": None}
     if importlib.util.find_spec("pytorch_optimizer") is None:
         return row
@@ -70,7 +66,7 @@ class _OneByOne(Dataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.pixels[index])), self.labels[index]
 
 
-def _loader(device: Device) -> dict[str, Any]:
+def loader(device: Device) -> dict[str, Any]:
     """Ours are the batches of an epoch, so that its order and random numbers are shared as in training."""
     run = trainer(device.name, device.sizes, "eager", "float32")
     size = run.cell.recipe.batch_size

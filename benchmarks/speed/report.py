@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -35,12 +36,13 @@ EPOCH_BAR = 1.0  # seconds on a GPU of the H200's class, then 0.6
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.report", description=__doc__)
     parser.add_argument("--measure", metavar="DEVICE", choices=["cpu", "cuda"], help="measure this one first")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no measurement later")
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder of speed.md")
     options = parser.parse_args(arguments)
     folder = options.reports / "speed"
     try:
         if options.measure:
-            write_json(folder / f"{options.measure}.json", measured(options.measure))
+            measure_to(folder / f"{options.measure}.json", options.measure, options.minutes)
         path = options.reports / "speed.md"
         write_text(path, markdown(folder))
     except UserError as error:
@@ -50,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measured(device: str) -> dict[str, Any]:
-    """The measurements of ``device``, with what they were made of and on."""
+def measure_to(path: Path, device: str, minutes: float) -> None:
+    """Measure ``device`` and write, after each measurement, all that there is, with what it was made of and on."""
     import torch
 
-    from benchmarks.speed.measure import SIZES, Device, measure
+    from benchmarks.speed.measure import SIZES, Device
+    from benchmarks.speed.tasks import measure
 
     size = os.environ.get(SIZES_VARIABLE, device)
     if size not in SIZES:
@@ -64,18 +67,22 @@ def measured(device: str) -> dict[str, Any]:
     if device == "cpu":
         torch.set_num_threads(1)
     begun = time.monotonic()
-    found = measure(Device(device, SIZES[size]), lambda text: print(text, file=sys.stderr, flush=True))
     revision, dirty = commit()
-    return {
+    about = {
         "device": device,
         "sizes": size,
         "commit": revision,
         "dirty": dirty,
         "versions": versions(),
         "hardware": hardware(device),
-        "minutes": (time.monotonic() - begun) / 60,
-        **found,
     }
+
+    def save(found: dict[str, Any]) -> None:
+        write_json(path, {**about, "minutes": (time.monotonic() - begun) / 60, **found})
+
+    measure(
+        Device(device, SIZES[size]), save, lambda text: print(text, file=sys.stderr, flush=True), minutes * 60
+    )
 
 
 def markdown(folder: Path) -> str:
@@ -89,16 +96,25 @@ def markdown(folder: Path) -> str:
             except ValueError as error:
                 raise UserError(f"{path} is no JSON ({error}); measure again, or remove it") from error
     return template("speed", "speed.md.j2").render(
-        devices=DEVICES, found=found, verdict=verdict, epoch_bar=EPOCH_BAR
+        devices=DEVICES, found=found, over_sgd=over_sgd, verdict=verdict, epoch_bar=EPOCH_BAR
     )
 
 
-def verdict(device: str, size: str, row: dict[str, Any], what: str) -> str:
+def over_sgd(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """A step's time over that of SGD with the same engine and precision; None where that was not measured."""
+    for other in rows:
+        same = (other["engine"], other["precision"]) == (row["engine"], row["precision"])
+        if same and other["method"] == "SGD":
+            return row["over_hand_written"] / other["over_hand_written"]
+    return None
+
+
+def verdict(device: str, size: str, method: str, what: str, ratio: float) -> str:
     """Whether a ratio keeps its bar; empty where there is none."""
-    bar = BARS.get((row["method"], what))
-    if bar is None or size == "tiny" or (device == "cpu" and row["method"] == "DAMP, M = 8"):
+    bar = BARS.get((method, what))
+    if bar is None or size == "tiny" or (device == "cpu" and method == "DAMP, M = 8"):
         return ""
-    return f" (bar {bar:.2f}, {'held' if row[what] <= bar else 'missed'})"
+    return f" (bar {bar:.2f}, {'held' if ratio <= bar else 'missed'})"
 
 
 if __name__ == "__main__":

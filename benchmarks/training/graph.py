@@ -27,12 +27,15 @@ Capture = Callable[[Callable[[], Tensor], Sequence[torch.Generator]], tuple[Tens
 def cuda_graph(
     run: Callable[[], Tensor], generators: Sequence[torch.Generator]
 ) -> tuple[Tensor, Callable[[], None]]:
-    """Capture ``run``, which must not wait for the device, on the current CUDA device."""
+    """Capture ``run``, which must not wait for the device, on the current CUDA device.
+
+    Other threads may go on meanwhile, such as the one that page-locks the next images.
+    """
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
     torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = run()
     return result, graph.replay
 

@@ -85,6 +85,8 @@ class Trainer:
         self.processes, self.accumulate = processes, accumulate
         self.cell, self.source, self.data, self.device = cell, source, data, device
         self.asked = engine
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)  # graphs and generated kernels are those of the current device
         self.may_write: Callable[[], None] = lambda: None  # called before a checkpoint appears; may raise
         self.steps = steps_per_epoch(len(data.train), cell.recipe)
         self.schedule = schedule(cell.recipe, len(data.train))

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.speed import report
+from benchmarks.speed.measure import SIZES, Device
+from benchmarks.speed.tasks import tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,10 +39,7 @@ def test_one_command_measures_and_reports(tmp_path: Path) -> None:
     done = gpu_sh(tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "speed/cpu.json").read_text())
-    parts = [
-        found[name] for name in ("limits", "losses", "steps", "layouts", "epochs", "others", "corruptions")
-    ]
-    assert not [part for part in parts if "failed" in part]
+    assert found["failed"] == found["left_out"] == []
     assert all(row["held"] and row["deviation"] == 0 for row in found["losses"])  # it is the same engine
     assert {row["method"] for row in found["steps"]} >= {"SGD", "DAMP, M = 8", "SAM, M = 1"}
     assert all(row["over_hand_written"] > 0 and row["ran"] == "eager" for row in found["steps"])
@@ -52,29 +52,51 @@ def test_one_command_measures_and_reports(tmp_path: Path) -> None:
     assert (tmp_path / "speed.md").read_text() == text
 
 
-def test_a_measurement_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+def test_when_the_time_is_up_the_report_says_what_is_left(tmp_path: Path) -> None:
+    done = gpu_sh(tmp_path, MINUTES="0")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "speed/cpu.json").read_text())
+    assert (len(found["limits"]), found["steps"], found["epochs"]) == (1, [], [])
+    text = (tmp_path / "speed.md").read_text()
+    assert "- NOT RUN, the time was up: float32, eager, SGD; float32, eager, DAMP, M = 1;" in text
+    assert "- NOT RUN, the time was up: SAM; loader\n" in text
+    assert "GB/s" in text
+
+
+def test_a_measurement_without_end_is_ended(tmp_path: Path) -> None:
     done = gpu_sh(tmp_path, SECONDS_AT_MOST="0.2")
     assert done.returncode == 124
-    assert "took more than 0.2 s" in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert "after 0.2 s a measurement was ended" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.md"]
 
 
-def test_a_part_that_fails_is_told_and_leaves_the_others(
+def test_a_measurement_that_fails_is_told_and_leaves_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from benchmarks.speed import measure
+    import benchmarks.speed.tasks as module
 
     def fail(*arguments: object) -> None:
         raise RuntimeError("no memory left\nfor this")
 
-    for part in ("_losses", "_steps", "_epochs", "_corruptions"):
-        monkeypatch.setattr(measure, part, fail)
-    monkeypatch.setattr("benchmarks.speed.others.others", fail)
+    for part in ("losses", "step", "epoch", "corruptions", "sam", "loader", "layouts"):
+        monkeypatch.setattr(module, part, fail)
     monkeypatch.setenv(report.SIZES_VARIABLE, "tiny")
     assert report.main(["--measure", "cpu", "--reports", str(tmp_path)]) == 0
     text = (tmp_path / "speed.md").read_text()
-    assert text.count("FAILED: RuntimeError: no memory left") == 5
+    assert "- FAILED: float32, eager, SGD: RuntimeError: no memory left" in text
+    assert text.count("FAILED") == len(list(tasks(Device("cpu", SIZES["tiny"])))) - 1
     assert "GB/s" in text
+
+
+def test_the_most_wanted_comes_first_on_a_gpu() -> None:
+    told = [
+        f"{task.part}: {task.what}"
+        for task in tasks(Device("cuda", replace(SIZES["cuda"], width=8, images=128)))
+    ]
+    assert len(told) == len(set(told)) > 80
+    compiled = [place for place, what in enumerate(told) if "compiled" in what or "graph" in what]
+    assert compiled == list(range(compiled[0], len(told)))  # what has to be compiled comes last
+    assert told[compiled[0] : compiled[0] + 2] == ["epochs: bf16, graph", "steps: bf16, graph, SGD"]
 
 
 def test_bad_input(
