@@ -52,8 +52,8 @@ def save(path: Path, cell: Cell, state: Mapping[str, Any], ready: Callable[[], N
     _sync(path.parent)
 
 
-def load(path: Path, cell: Cell, device: str) -> dict[str, Any]:
-    """The state saved at ``path``, its tensors on ``device``.
+def load(path: Path, cell: Cell) -> dict[str, Any]:
+    """The state saved at ``path``, on the CPU, where AdamW's counts belong whatever the device.
 
     Raises:
         RefusedError: it is damaged, of another cell, or of another version of this layout.
@@ -64,7 +64,7 @@ def load(path: Path, cell: Cell, device: str) -> dict[str, Any]:
         with ZipFile(path) as file:  # torch reads its own archives without looking at their checksums
             if damaged := file.testzip():
                 raise ValueError(f"{damaged} has changed since it was written")
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         version, cell_id, config = state["version"], state["cell"], state["config"]
     except (
         OSError,

@@ -252,10 +252,9 @@ class Trainer:
             return
         share = self.processes.share
         places = share(lambda: [place for place in (path, checkpoint.previous(path)) if place.is_file()])
-        device = self.device if self.processes.count == 1 else "cpu"
         for place in places:
             try:
-                self._load(share(partial(checkpoint.load, place, self.cell, device)))
+                self._load(share(partial(checkpoint.load, place, self.cell)))
                 return
             except Exception as error:  # whatever a damaged state raises, half of it may be loaded by now
                 if is_out_of_memory(error):

@@ -192,7 +192,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         {"version": checkpoint.VERSION, "cell": run.cell.id, "evil": Evil()}, tmp_path / "checkpoint.pt"
     )
     with pytest.raises(checkpoint.RefusedError):
-        checkpoint.load(tmp_path / "checkpoint.pt", run.cell, "cpu")
+        checkpoint.load(tmp_path / "checkpoint.pt", run.cell)
     assert not (tmp_path / "evil").exists()
 
 

@@ -78,9 +78,7 @@ def _resumed(run: Trainer, path: Path) -> tuple[int, float]:
 
 
 def test_two_checkpoints_are_kept(saved: Path) -> None:
-    states = [
-        checkpoint.load(path, small_trainer().cell, "cpu") for path in (saved, checkpoint.previous(saved))
-    ]
+    states = [checkpoint.load(path, small_trainer().cell) for path in (saved, checkpoint.previous(saved))]
     assert [state["progress"]["step"] for state in states] == [3, 2]
     assert sorted(path.name for path in saved.parent.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
 
@@ -184,7 +182,7 @@ def test_parts_of_larger_tensors_and_other_layouts_are_kept_apart(tmp_path: Path
         tmp_path / "a.pt", run.cell, {"part": buffer[:10], "tied": [buffer, buffer.view(10, 100)]}
     )
     assert (tmp_path / "a.pt").stat().st_size < 4000 + 4000
-    state = checkpoint.load(tmp_path / "a.pt", run.cell, "cpu")
+    state = checkpoint.load(tmp_path / "a.pt", run.cell)
     assert torch.equal(state["part"], buffer[:10])
     assert torch.equal(state["tied"][1], buffer.view(10, 100))
 
@@ -193,7 +191,7 @@ def test_a_checkpoint_of_another_memory_layout_continues_with_the_same_numbers(s
     """As between a CPU and a GPU: the optimizer's state takes on the layout of the model that it is loaded into."""
     run = small_trainer()
     run.model.to(memory_format=torch.channels_last)
-    state = checkpoint.load(saved, run.cell, "cpu")
+    state = checkpoint.load(saved, run.cell)
     checkpoint.load_optimizer(run.optimizer, state["optimizer"])
     for number, parameter in enumerate(p for group in run.optimizer.param_groups for p in group["params"]):
         buffer = run.optimizer.state[parameter]["momentum_buffer"]
