@@ -28,7 +28,7 @@ SEARCHED = ("model=resnet_tiny_was", "recipe=was_smoke")
 
 
 @dataclass(frozen=True)
-class Request:
+class DomRequest:
     """What the command is asked for."""
 
     networks: tuple[str, ...]
@@ -48,7 +48,7 @@ class Request:
         budgets: str,
         overrides: Sequence[str],
         reports: str,
-    ) -> Request:
+    ) -> DomRequest:
         sizes = _numbers(int, "--batches", batches, "whole numbers with commas between them, such as 1,128")
         shares = _numbers(float, "--budgets", budgets, "numbers with commas between them, such as 0.7,0.8")
         if min(sizes) < 1 or rounds < 0:
@@ -70,7 +70,7 @@ def _numbers(kind: Callable[[str], Number], option: str, text: str, wanted: str)
         raise UserError(f"{option} {text!r}: give {wanted}") from error
 
 
-def dom(request: Request) -> int:
+def dom(request: DomRequest) -> int:
     """Measure, print the tables and write the report; returns the exit code."""
     device = request.runtime.resolve_device()
     if request.runtime.threads:
@@ -103,7 +103,7 @@ def dom(request: Request) -> int:
     return 0
 
 
-def search(request: Request, device: str) -> TradeOff:
+def search(request: DomRequest, device: str) -> TradeOff:
     """Train the request's cell on a part of its training images and search on another."""
     cell, source = request.cell, request.cell.dataset.build()
     missing = None if request.runtime.download else source.missing(request.runtime.data_folder)

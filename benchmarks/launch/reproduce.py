@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.errors import UserError
-from benchmarks.launch.request import Place, Request
+from benchmarks.launch.request import Position, Request
 from benchmarks.results.card import Card
 from benchmarks.results.reading import read_card
 from benchmarks.results.store import Store
@@ -161,7 +161,7 @@ def _check(request: Request, launcher: Launcher) -> str:
     return device
 
 
-def _write(request: Request, cards: Mapping[Place, Card | None]) -> Path:
+def _write(request: Request, cards: Mapping[Position, Card | None]) -> Path:
     """Write the report and show its main table; returns the report's path."""
     from rich.console import Console
 

@@ -17,7 +17,7 @@ from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.evaluation.in_parts import InParts
-from benchmarks.evaluation.share import Share
+from benchmarks.evaluation.own_batches import OwnBatches
 from benchmarks.launch.costs import cost, peak_memory
 from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.launch.training import train
@@ -216,7 +216,7 @@ def _evaluation_images(
     One of several processes keeps its share of the corrupted ones; it runs no further cell.
     """
     shifted = _shifted(cell, source, runtime)
-    share = Share(processes, cell.evaluation.batch_size)
+    own = OwnBatches(processes, cell.evaluation.batch_size)
     return _kept(
         "corrupted",
         cell,
@@ -226,7 +226,7 @@ def _evaluation_images(
             cell.evaluation.corruptions,
             source.published(runtime.data_folder, on_device.test.labels),
             {name: found.to(device) for name, found in shifted.items()},
-            share,
+            own,
         ),
     )
 

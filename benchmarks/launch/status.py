@@ -83,7 +83,7 @@ def by_row(request: Request, cells: Iterable[tuple[str, Any]]) -> dict[tuple[str
     titles = {row.name: row.title for row in request.table.rows}
     panels = {panel.name: panel.label for panel in request.table.scale(request.scale).panels}
     places: dict[str, dict[tuple[str, str], None]] = {}
-    for (panel, row, _), cell_id in request.places.items():
+    for (panel, row, _), cell_id in request.positions.items():
         places.setdefault(cell_id, {})[panel, row] = None
     lines: dict[tuple[str, str], list[Any]] = {}
     for cell_id, thing in cells:

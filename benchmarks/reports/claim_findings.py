@@ -21,12 +21,12 @@ from benchmarks.reports.verdicts import (
     orderings,
     paired,
 )
-from benchmarks.tables.claims import EACH, HIGHEST, Claim, Number, Ordering, Ratio
+from benchmarks.tables.claims import EACH, HIGHEST, Claim, Ordering, Ratio, StatedNumber
 from benchmarks.tables.table import FULL, Panel, Row, Scale, Table
 
 
 @dataclass(frozen=True)
-class Side:
+class Compared:
     """One of the numbers that a claim compares."""
 
     title: str
@@ -40,13 +40,13 @@ class ClaimFinding:
 
     claim: Claim
     panel: Panel | None
-    sides: tuple[Side, ...]
+    sides: tuple[Compared, ...]
     finding: Finding
 
 
 SECONDS = ("seconds", "seconds_per_epoch")
 ONE_SEED = "one seed has no spread; two or more are needed"
-Judged = tuple[tuple[Side, ...], Finding | Paired]
+Judged = tuple[tuple[Compared, ...], Finding | Paired]
 
 
 def judge_claims(table: Table, scale: Scale, samples: Samples) -> tuple[ClaimFinding, ...]:
@@ -78,14 +78,14 @@ def _places(table: Table, scale: Scale) -> list[tuple[Claim, Panel | None]]:
     places: list[tuple[Claim, Panel | None]] = []
     for claim in table.claims:
         about = [panel for panel in scale.panels if claim.is_about(panel.name)]
-        joint = isinstance(claim, Number) and claim.over != EACH
+        joint = isinstance(claim, StatedNumber) and claim.over != EACH
         places += [(claim, None)] if joint and about else [(claim, panel) for panel in about]
     return places
 
 
 def _judge(claim: Claim, panel: Panel | None, table: Table, scale: Scale, samples: Samples) -> Judged:
     rows = [table.row(name) for name in claim.rows]
-    if isinstance(claim, Number):
+    if isinstance(claim, StatedNumber):
         names = [p.name for p in scale.panels if claim.is_about(p.name)] if panel is None else [panel.name]
         return _number(claim, names, rows, scale, samples)
     assert panel is not None
@@ -96,7 +96,7 @@ def _judge(claim: Claim, panel: Panel | None, table: Table, scale: Scale, sample
 
 
 def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
-    sides = tuple(Side(row.title, claim.metric, samples.of(panel, row, claim.metric)) for row in rows)
+    sides = tuple(Compared(row.title, claim.metric, samples.of(panel, row, claim.metric)) for row in rows)
     above, below = (side.sample for side in sides)
     if lacking := _lacking(above, below):
         return sides, lacking
@@ -113,14 +113,16 @@ def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], scale: Scale, samples:
     return sides, found
 
 
-def _number(claim: Number, panels: list[str], rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
+def _number(
+    claim: StatedNumber, panels: list[str], rows: Sequence[Row], scale: Scale, samples: Samples
+) -> Judged:
     mains, minus = rows[: len(claim.row)], rows[len(claim.row) :]
     places = [(panel, row) for panel in panels for row in mains]
     found = [samples.of(panel, row, claim.metric) for panel, row in places]
     taken = [[samples.of(panel, other, claim.metric) for other in minus] for panel, _ in places]
-    sides = [Side(" and ".join(row.title for row in mains), claim.metric, _mean(found))]
+    sides = [Compared(" and ".join(row.title for row in mains), claim.metric, _mean(found))]
     sides += (
-        [Side(minus[0].title, claim.metric, _mean([part for parts in taken for part in parts]))]
+        [Compared(minus[0].title, claim.metric, _mean([part for parts in taken for part in parts]))]
         if minus
         else []
     )
@@ -151,14 +153,16 @@ def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples
     lower, *others = rows
     parts = [
         (
-            Side(lower.title, metric, samples.of(panel, lower, metric)),
-            Side(higher.title, metric, samples.of(panel, higher, metric)),
+            Compared(lower.title, metric, samples.of(panel, lower, metric)),
+            Compared(higher.title, metric, samples.of(panel, higher, metric)),
         )
         for higher in others
         for metric in metrics
     ]
     if not parts:  # no card tells which corruption types there are
-        sides = tuple(Side(row.title, claim.metric[0], samples.of(panel, row, "clean.error")) for row in rows)
+        sides = tuple(
+            Compared(row.title, claim.metric[0], samples.of(panel, row, "clean.error")) for row in rows
+        )
         return sides, _lacking(*(side.sample for side in sides)) or Finding(
             Verdict.INCONCLUSIVE, "not measured"
         )

@@ -28,7 +28,7 @@ class Process:
     turn: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Processes:
+class SimulatedTime:
     """The simulated time and who does something in it."""
 
     def __init__(self) -> None:

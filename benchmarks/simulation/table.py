@@ -17,7 +17,7 @@ from benchmarks.results.code import Code
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.lease import Holder, Lease, LeaseLostError, Leases
 from benchmarks.results.store import Store
-from benchmarks.simulation.processes import Process, Processes
+from benchmarks.simulation.processes import Process, SimulatedTime
 from benchmarks.simulation.shared_folder import Conditions, Host, Server, SharedFolder
 
 FOLDER = Path("/store")
@@ -30,7 +30,7 @@ RETRIES = 2
 
 
 @dataclass(frozen=True)
-class Table:
+class Scenario:
     """What is simulated. Seconds; shares of the cells."""
 
     cells: int = 20_000
@@ -46,17 +46,22 @@ class Table:
     seed: int = 0
 
 
-class Run:
+class Simulation:
     """One simulation of a table."""
 
-    def __init__(self, table: Table) -> None:
-        self.table, self.processes = table, Processes()
-        self.chance = random.Random(table.seed)
-        self.server = Server(self.processes, table.conditions, self.chance)
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario, self.time = scenario, SimulatedTime()
+        self.chance = random.Random(scenario.seed)
+        self.server = Server(self.time, scenario.conditions, self.chance)
         self.server.root.update(store={})
-        self.ids = [f"{number:016x}" for number in range(table.cells)]
-        self.seconds = {cell: self.chance.expovariate(1 / table.cell_seconds) for cell in self.ids}
-        ill = {"once": table.fails_once, "always": table.fails_always, "kills": table.kills_always, "": 1.0}
+        self.ids = [f"{number:016x}" for number in range(scenario.cells)]
+        self.seconds = {cell: self.chance.expovariate(1 / scenario.cell_seconds) for cell in self.ids}
+        ill = {
+            "once": scenario.fails_once,
+            "always": scenario.fails_always,
+            "kills": scenario.kills_always,
+            "": 1.0,
+        }
         self.illness = {
             cell: next(i for i, share in ill.items() if self.chance.random() < share) for cell in self.ids
         }
@@ -66,16 +71,16 @@ class Run:
             tuple[float, int]
         ] = []  # seconds and operations from a cell's end or a pause to a claim
         self.cards: Counter[str] = Counter()
-        self.open = table.workers  # places of workers that are not done
-        hosts = range(-(-table.workers // table.workers_a_host))
+        self.open = scenario.workers  # places of workers that are not done
+        hosts = range(-(-scenario.workers // scenario.workers_a_host))
         self.hosts = [Host(f"host{n}", self.chance.uniform(0, 1e6)) for n in hosts]
         self.alive: dict[tuple[str, int], Process] = {}  # by machine and process
-        for place in range(table.workers):
-            self._start(self.hosts[place // table.workers_a_host], self.chance.uniform(0, 10))
+        for place in range(scenario.workers):
+            self._start(self.hosts[place // scenario.workers_a_host], self.chance.uniform(0, 10))
 
     def _start(self, host: Host, after: float) -> None:
-        lifetime = self.chance.expovariate(1 / self.table.worker_lifetime)
-        self.processes.start(lambda process: self._live(process, host), after, lifetime)
+        lifetime = self.chance.expovariate(1 / self.scenario.worker_lifetime)
+        self.time.start(lambda process: self._live(process, host), after, lifetime)
 
     def _live(self, process: Process, host: Host) -> None:
         """A worker's process; when it ends before its work does, another takes its place."""
@@ -95,7 +100,7 @@ class Run:
         def dead(holder: Holder) -> bool:
             if holder.machine != machine:
                 return False
-            return self.alive[machine, holder.pid].dies_at <= self.processes.now
+            return self.alive[machine, holder.pid].dies_at <= self.time.now
 
         leases = Leases(disk, LEASE_SECONDS, (disk.host.name, disk.process.pid, machine), dead)
         return Store(FOLDER, retries=RETRIES, code=Code("simulated"), disk=disk, leases=leases)
@@ -106,21 +111,21 @@ class Run:
         store = self._store(disk, machine)
         store.enter()
         candidates = Candidates(self.ids, store, random.Random(self.chance.random()))
-        free, operations = self.processes.now, disk.operations.total()
+        free, operations = self.time.now, disk.operations.total()
         while candidates:
             cell = candidates.next()
             if cell is None:
                 disk.wait(candidates.pause())
-                free, operations = self.processes.now, disk.operations.total()
+                free, operations = self.time.now, disk.operations.total()
                 continue
             lease = store.acquire(cell)
             if lease is None:
                 candidates.tell(cell, Came.BUSY)
                 continue
-            self.claims.append((self.processes.now - free, disk.operations.total() - operations))
+            self.claims.append((self.time.now - free, disk.operations.total() - operations))
             self.counts["taken over"] += lease.before is not None
             candidates.tell(cell, self._run_cell(store, disk, cell, lease))
-            free, operations = self.processes.now, disk.operations.total()
+            free, operations = self.time.now, disk.operations.total()
 
     def _run_cell(self, store: Store, disk: SharedFolder, cell: str, lease: Lease) -> Came:
         try:
@@ -157,7 +162,7 @@ class Run:
             self.trained += step
             done += step
             if self.illness[cell] == "kills" and done > total / 2:
-                self.processes.kill(disk.process)
+                self.time.kill(disk.process)
             if self.illness[cell] == "always" or (self.illness[cell] == "once" and not store.failure(cell)):
                 raise RuntimeError("no luck")
             heartbeat.fraction = done / total
@@ -182,7 +187,7 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         """Run it; what came of it."""
         self._restart_hosts()
-        self.processes.run()
+        self.time.run()
         return self._outcome()
 
     def _restart_hosts(self) -> None:
@@ -190,21 +195,21 @@ class Run:
 
         def watch(host: Host) -> None:
             def live(process: Process) -> None:
-                due = self.chance.expovariate(1 / self.table.host_lifetime)
+                due = self.chance.expovariate(1 / self.scenario.host_lifetime)
                 while self.open:
-                    self.processes.sleep(process, min(WATCH_SECONDS, due))
+                    self.time.sleep(process, min(WATCH_SECONDS, due))
                     due -= WATCH_SECONDS
                     if due > 0:
                         continue
-                    due = self.chance.expovariate(1 / self.table.host_lifetime)
+                    due = self.chance.expovariate(1 / self.scenario.host_lifetime)
                     for (machine, _), worker in self.alive.items():
-                        if machine == f"{host.name}-{host.boot}" and worker.dies_at > self.processes.now:
-                            self.processes.kill(worker)
+                        if machine == f"{host.name}-{host.boot}" and worker.dies_at > self.time.now:
+                            self.time.kill(worker)
                     host.boot += 1
                     host.seen.clear()
                     self.counts["hosts restarted"] += 1
 
-            self.processes.start(live, 0.0, float("inf"))
+            self.time.start(live, 0.0, float("inf"))
 
         for host in self.hosts:
             watch(host)
@@ -221,12 +226,12 @@ class Run:
         ill = {cell for cell in self.ids if self.illness[cell] in ("always", "kills")}
         seconds = sorted(seconds for seconds, _ in self.claims)
         operations = [count for _, count in self.claims]
-        cells, total = self.table.cells, self.server.operations.total()
+        cells, total = self.scenario.cells, self.server.operations.total()
         return {
             "cells": cells,
-            "workers": self.table.workers,
+            "workers": self.scenario.workers,
             "hosts": len(self.hosts),
-            "hours": self.processes.now / 3600,
+            "hours": self.time.now / 3600,
             "cards": len(finished),
             "lost": len(set(self.ids) - finished - given_up),
             "finished_twice": sum(1 for count in self.cards.values() if count > 1),

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.errors import UserError, unknown_name
 from benchmarks.reports.measures import check_metric
-from benchmarks.tables.claims import Claim, Number, Ratio, read_claim
+from benchmarks.tables.claims import Claim, Ratio, StatedNumber, read_claim
 from benchmarks.tables.published import Published
 from benchmarks.typed import build, by_name, read_yaml
 
@@ -293,7 +293,7 @@ def _check(table: Table) -> None:
         for pattern in claim.panels:
             if not fnmatch.filter(panels, pattern):
                 raise unknown_name(f"panel in {where}:", pattern, panels)
-        if isinstance(claim, Ratio | Number):
+        if isinstance(claim, Ratio | StatedNumber):
             _check_margin(claim.margin, where)
     if table.baseline is not None:
         _find(table.rows, f"row in {table.name}, baseline:", table.baseline)

@@ -166,11 +166,11 @@ def test_bad_only(only: list[str], said: str) -> None:
 
 def test_the_command_that_makes_the_report_again_is_true() -> None:
     part = request("method=damp", seeds="0,2")
-    cards = {place: {"id": cell} if cell in part.asked else None for place, cell in part.places.items()}
+    cards = {place: {"id": cell} if cell in part.asked else None for place, cell in part.positions.items()}
     assert part.again(cards).endswith("--scale smoke --seeds 0,2 --only method=damp")
-    everything = {place: {"id": cell} for place, cell in part.places.items()}
+    everything = {place: {"id": cell} for place, cell in part.positions.items()}
     assert part.again(everything).endswith("--scale smoke --seeds 0,2")  # others trained the rest
-    assert request(seeds="3").again(dict.fromkeys(request(seeds="3").places)).endswith("--seeds 3")
+    assert request(seeds="3").again(dict.fromkeys(request(seeds="3").positions)).endswith("--seeds 3")
 
 
 def test_a_report_shows_finished_cells_that_were_not_asked_for(weightaug: CommandLine) -> None:
