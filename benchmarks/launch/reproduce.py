@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -52,9 +51,10 @@ def reproduce(request: Request) -> int:
     found = {
         cell.id: store.read(cell.id, cell) for cell in cells
     }  # sets damaged cards aside: they are run again
-    store.forgive({cell.id for cell in cells})  # who gives the command again wants them to be tried again
-    session = uuid.uuid4().hex
-    watch = Watch(cells, store, session)
+    store.failures.forgive(
+        {cell.id for cell in cells}
+    )  # who gives the command again wants them to be tried again
+    watch = Watch(cells, store)
     place = place_of(cells, runtime, len(cells) - len(watch.done), launcher, device)
     count = place.workers
     throughput = Throughput(
@@ -68,7 +68,7 @@ def reproduce(request: Request) -> int:
         f"expected: {describe(left, count, device, place.gpus)}"
     )
     begun = time.monotonic()
-    work = Work(tuple(cells), runtime, device, place.threads, table, request.command, session)
+    work = Work(tuple(cells), runtime, device, place.threads, table, request.command)
     _train(launcher, work, count, watch)
     if not launcher.wait and len(watch.done) < len(cells):
         note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")

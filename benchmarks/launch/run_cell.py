@@ -140,7 +140,7 @@ def run_cell(
             "std": data.std,
         }
         path, work, check = store.weights(cell.id), store.work(cell.id), heartbeat.check
-        weights = store.patiently(
+        weights = store.disk.patiently(
             path, lambda: save(path, work, cell, inputs, trainer.model, method_state, check)
         )
     card: Card = {

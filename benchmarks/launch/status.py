@@ -60,7 +60,7 @@ def failed(failure: Mapping[str, Any]) -> str:
 
 def unfinished(store: Store, cell: Cell) -> Seen:
     """How far a cell without a card is."""
-    failure = store.failure(cell.id)
+    failure = store.failures.of(cell.id)
     if beat := store.running(cell.id):
         return Seen(cell, "running", beat, failure)
     return Seen(cell, "failed" if failure.get("given_up", bool(failure)) else "waiting", failure=failure)

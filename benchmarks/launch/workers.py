@@ -29,7 +29,6 @@ def work(
     threads: int,
     group: str,
     command: str,
-    session: str,
     idle_seconds: float,
 ) -> None:
     """The life of one worker, in the process that a launcher has started for it.
@@ -47,7 +46,7 @@ def work(
             cell_id = candidates.next()
             if cell_id is not None:
                 try:
-                    came = _try(by_id[cell_id], runtime, device, store, group, command, session)
+                    came = _try(by_id[cell_id], runtime, device, store, group, command)
                 except LeaseLostError:  # whoever has it now goes on with it
                     came = Came.BUSY
                 candidates.tell(cell_id, came)
@@ -60,16 +59,14 @@ def work(
         warn(f"a worker ends: {one_line(error)}; what it had begun is kept in {store.folder}")
 
 
-def _try(
-    cell: Cell, runtime: Runtime, device: str, store: Store, group: str, command: str, session: str
-) -> Came:
+def _try(cell: Cell, runtime: Runtime, device: str, store: Store, group: str, command: str) -> Came:
     """Run ``cell`` if nobody else has it. A failure is kept beside its checkpoint."""
     from benchmarks.launch.devices import run_on_devices
 
     with store.claim(cell.id) as heartbeat:
         if heartbeat is None:
             return Came.BUSY
-        if store.given_up(cell.id):
+        if store.failures.given_up(cell.id):
             return Came.SETTLED
         try:
             run_on_devices(cell, runtime, device, store, heartbeat, group, command)
@@ -81,6 +78,6 @@ def _try(
             details = "" if known else traceback.format_exc()
             final = known and not isinstance(error, PassingError)
             heartbeat.check()
-            store.fail(cell.id, session, summary, details, final)
-            return Came.SETTLED if store.given_up(cell.id) else Came.FAILED
+            store.failures.add(cell.id, summary, details, final)
+            return Came.SETTLED if store.failures.given_up(cell.id) else Came.FAILED
         return Came.SETTLED

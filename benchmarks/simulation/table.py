@@ -129,7 +129,7 @@ class Simulation:
 
     def _run_cell(self, store: Store, disk: SharedFolder, cell: str, lease: Lease) -> Came:
         try:
-            if store.given_up(cell):
+            if store.failures.given_up(cell):
                 return Came.SETTLED
             self._train(store, disk, cell, lease)
             return Came.SETTLED
@@ -138,8 +138,8 @@ class Simulation:
             return Came.BUSY
         except RuntimeError as error:
             lease.renew()
-            store.fail(cell, "", str(error), "")
-            return Came.SETTLED if store.given_up(cell) else Came.FAILED
+            store.failures.add(cell, str(error))
+            return Came.SETTLED if store.failures.given_up(cell) else Came.FAILED
         finally:
             store.release(cell, lease)
 
@@ -163,7 +163,9 @@ class Simulation:
             done += step
             if self.illness[cell] == "kills" and done > total / 2:
                 self.time.kill(disk.process)
-            if self.illness[cell] == "always" or (self.illness[cell] == "once" and not store.failure(cell)):
+            if self.illness[cell] == "always" or (
+                self.illness[cell] == "once" and not store.failures.of(cell)
+            ):
                 raise RuntimeError("no luck")
             heartbeat.fraction = done / total
             with suppress(OSError):  # as the heartbeat's thread does

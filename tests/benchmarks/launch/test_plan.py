@@ -47,7 +47,7 @@ def test_states_of_cells(weightaug: CommandLine) -> None:
     beat = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "fraction": 0.25}
     write_json(work / ids[2] / "heartbeat.json", beat)
     assert Store(Path("runs")).acquire(ids[2]) is not None
-    write_json(work / ids[3] / "failure.json", {"session": "x", "error": "no luck"})
+    write_json(work / ids[3] / "failure.json", {"error": "no luck"})
     dead = {**beat, "pid": 2**22 + 1}  # what a killed process leaves
     write_json(work / ids[4] / "heartbeat.json", dead)
     (Path("runs/cards") / f"{ids[4]}.json").write_text('{"schema": 1')

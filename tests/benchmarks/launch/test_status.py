@@ -38,8 +38,8 @@ def test_states_of_cells(weightaug: CommandLine) -> None:
     heartbeat._fraction = 0.5
     heartbeat.say()
     for _ in range(2):
-        store.fail(ids[3], "", "no luck", "")
-    store.fail(ids[4], "", "once", "")
+        store.failures.add(ids[3], "no luck")
+    store.failures.add(ids[4], "once")
     before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
     told = weightaug(*TABLE, *ONLY, "--seeds", "6")
     assert told.returncode == 0, told.stderr

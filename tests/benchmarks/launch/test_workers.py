@@ -22,7 +22,7 @@ from benchmarks.simulation.table import card
 
 def tried(folder: Path, cell: Cell) -> Came:
     store = Store(folder, retries=2)
-    return workers._try(cell, Runtime(store=str(folder)), "cpu", store, "table", "command", "session")
+    return workers._try(cell, Runtime(store=str(folder)), "cpu", store, "table", "command")
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_a_failing_cell_is_tried_as_often_as_it_makes_sense(
     cell = load([])[0]
     came = [tried(tmp_path, cell) for _ in range(tries)]
     assert came == [Came.FAILED] * (tries - 1) + [Came.SETTLED]
-    assert Store(tmp_path).given_up(cell.id) == said
-    assert len(Store(tmp_path).failure(cell.id)["attempts"]) == tries
+    assert Store(tmp_path).failures.given_up(cell.id) == said
+    assert len(Store(tmp_path).failures.of(cell.id)["attempts"]) == tries
     monkeypatch.undo()
     assert tried(tmp_path, cell) is Came.SETTLED  # and not run
 
@@ -57,14 +57,14 @@ def test_a_lost_lease_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     cell = load([])[0]
     with pytest.raises(LeaseLostError):
         tried(tmp_path, cell)
-    assert Store(tmp_path).failure(cell.id) == {}
+    assert Store(tmp_path).failures.of(cell.id) == {}
 
 
 def test_candidates_are_all_cells_once_and_the_busy_ones_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     ids = [f"{number:016x}" for number in range(30)]
     store.write(card(ids[3]))
-    store.fail(ids[4], "", "given up", "")
+    store.failures.add(ids[4], "given up")
     candidates = Candidates(ids, store, random.Random(0))
     seen: list[str] = []
     while len(seen) < 28:
