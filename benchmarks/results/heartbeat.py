@@ -40,7 +40,6 @@ class Heartbeat:
         self._started = time.time()
         self._beaten = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     @property
     def fraction(self) -> float:
@@ -67,13 +66,21 @@ class Heartbeat:
             self.say()
         except FileNotFoundError:  # paused since the claim, and the cell is finished
             raise LeaseLostError(f"another worker has cleared {self.path.parent}") from None
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.end()
+
+    def start(self) -> None:
+        """Beat from now on, beside what the process does."""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        self.end()
 
     def end(self) -> None:
         """Say nothing any more."""

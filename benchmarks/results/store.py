@@ -52,6 +52,8 @@ class Store:
         disk, leases: what the folder lies on, and the leases there; the simulation has its own.
     """
 
+    heartbeats: type[Heartbeat] = Heartbeat
+
     def __init__(
         self,
         folder: Path,
@@ -222,9 +224,8 @@ class Store:
             return
         try:
             checkpoint = self.disk.stamp(self.work(cell_id) / "checkpoint.pt")
-            with Heartbeat(
-                self.work(cell_id) / "heartbeat.json", lease, self.disk, checkpoint=checkpoint
-            ) as heartbeat:
+            path = self.work(cell_id) / "heartbeat.json"
+            with self.heartbeats(path, lease, self.disk, checkpoint=checkpoint) as heartbeat:
                 yield heartbeat
         finally:
             self.release(cell_id, lease)

@@ -96,20 +96,32 @@ class SharedFolder(Disk):
     def __init__(self, server: Server, host: Host, process: Process) -> None:
         self.server, self.host, self.process = server, host, process
         self.operations: Counter[str] = Counter()
+        self._rested = (0.0, 0)
 
     def now(self) -> float:
         return self.server.time.now + self.host.clock
 
     def wait(self, seconds: float) -> None:
         self.server.time.sleep(self.process, seconds)
+        self.rest()
+
+    def rest(self) -> None:
+        """What the process does from here on is one piece of work, as after a wait."""
+        self._rested = (self.server.time.now, self.operations.total())
+
+    def since_rest(self) -> tuple[float, int]:
+        """Seconds and operations."""
+        now, before = self._rested
+        return self.server.time.now - now, self.operations.total() - before
 
     def _take(self, kind: str, count: int = 1) -> None:
         """The time of an operation passes; its effect comes at the end of it."""
+        self.server.time.must_live(self.process)
         self.operations[kind] += count
         seconds, bad, chance = self.server.serve(kind, count), self.server.conditions, self.server.chance
         if chance.random() < bad.pause:
             seconds += chance.uniform(0, bad.longest_pause)
-        self.wait(seconds)
+        self.server.time.sleep(self.process, seconds)
 
     def _look(self, kind: str, folder: Path, what: str, look: Callable[[], Any], count: int = 1) -> Any:
         """The answer that the host remembers or, else, the server's; None where there is no such thing."""

@@ -1,4 +1,4 @@
-"""A table filled by many workers in simulated time, with the store's own code, and what came of it."""
+"""A table filled by many workers in simulated time, with the workers' and the store's own code, and what came of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.launch.candidates import Came, Candidates
+from benchmarks.launch.candidates import Candidates
+from benchmarks.launch.workers import settle
 from benchmarks.results.card import COSTS, MEASURED, REQUIRED, SCHEMA
 from benchmarks.results.code import Code
 from benchmarks.results.heartbeat import Heartbeat
@@ -46,6 +47,41 @@ class Scenario:
     seed: int = 0
 
 
+class NoLuckError(Exception):
+    """A try of a cell has failed."""
+
+
+class BeatenHeartbeat(Heartbeat):
+    """Has no thread, which would live in real time: whoever trains lets it beat."""
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+class ObservedStore(Store):
+    """The store as one simulated process has it; notes what each of its claims costs."""
+
+    heartbeats = BeatenHeartbeat
+
+    def __init__(self, disk: SharedFolder, leases: Leases, simulation: Simulation) -> None:
+        super().__init__(FOLDER, retries=RETRIES, code=Code("simulated"), disk=disk, leases=leases)
+        self._folder, self._simulation = disk, simulation
+
+    def acquire(self, cell_id: str) -> Lease | None:
+        lease = super().acquire(cell_id)
+        if lease is not None:
+            self._simulation.claims.append(self._folder.since_rest())
+            self._simulation.counts["taken over"] += lease.before is not None
+        return lease
+
+    def release(self, cell_id: str, lease: Lease) -> None:
+        super().release(cell_id, lease)
+        self._folder.rest()
+
+
 class Simulation:
     """One simulation of a table."""
 
@@ -67,9 +103,8 @@ class Simulation:
         }
         self.counts: Counter[str] = Counter()
         self.trained = 0.0
-        self.claims: list[
-            tuple[float, int]
-        ] = []  # seconds and operations from a cell's end or a pause to a claim
+        # Seconds and operations from a cell's end or a pause to a claim.
+        self.claims: list[tuple[float, int]] = []
         self.cards: Counter[str] = Counter()
         self.open = scenario.workers  # places of workers that are not done
         hosts = range(-(-scenario.workers // scenario.workers_a_host))
@@ -96,77 +131,51 @@ class Simulation:
                 self.counts["deaths"] += 1
                 self._start(host, RESTART_SECONDS)
 
-    def _store(self, disk: SharedFolder, machine: str) -> Store:
+    def _work(self, process: Process, host: Host, machine: str) -> None:
+        """A worker's real life, but for the training."""
+
         def dead(holder: Holder) -> bool:
             if holder.machine != machine:
                 return False
             return self.alive[machine, holder.pid].dies_at <= self.time.now
 
-        leases = Leases(disk, LEASE_SECONDS, (disk.host.name, disk.process.pid, machine), dead)
-        return Store(FOLDER, retries=RETRIES, code=Code("simulated"), disk=disk, leases=leases)
+        def run(cell: str, heartbeat: Heartbeat) -> None:
+            try:
+                self._train(store, disk, cell, heartbeat)
+            except LeaseLostError:
+                self.counts["found out that the lease is lost"] += 1
+                raise
+            except Exception as error:
+                if not isinstance(error, NoLuckError):
+                    self.time.errors.append(error)  # of the simulation, not of what it simulates
+                raise
 
-    def _work(self, process: Process, host: Host, machine: str) -> None:
-        """What benchmarks.launch.workers does, with training simulated."""
         disk = SharedFolder(self.server, host, process)
-        store = self._store(disk, machine)
+        store = ObservedStore(
+            disk, Leases(disk, LEASE_SECONDS, (host.name, process.pid, machine), dead), self
+        )
         store.enter()
         candidates = Candidates(self.ids, store, random.Random(self.chance.random()))
-        free, operations = self.time.now, disk.operations.total()
-        while candidates:
-            cell = candidates.next()
-            if cell is None:
-                disk.wait(candidates.pause())
-                free, operations = self.time.now, disk.operations.total()
-                continue
-            lease = store.acquire(cell)
-            if lease is None:
-                candidates.tell(cell, Came.BUSY)
-                continue
-            self.claims.append((self.time.now - free, disk.operations.total() - operations))
-            self.counts["taken over"] += lease.before is not None
-            candidates.tell(cell, self._run_cell(store, disk, cell, lease))
-            free, operations = self.time.now, disk.operations.total()
+        disk.rest()
+        settle(candidates, store, run)
 
-    def _run_cell(self, store: Store, disk: SharedFolder, cell: str, lease: Lease) -> Came:
-        try:
-            if store.failures.given_up(cell):
-                return Came.SETTLED
-            self._train(store, disk, cell, lease)
-            return Came.SETTLED
-        except LeaseLostError:
-            self.counts["found out that the lease is lost"] += 1
-            return Came.BUSY
-        except RuntimeError as error:
-            lease.renew()
-            store.failures.add(cell, str(error))
-            return Came.SETTLED if store.failures.given_up(cell) else Came.FAILED
-        finally:
-            store.release(cell, lease)
-
-    def _train(self, store: Store, disk: SharedFolder, cell: str, lease: Lease) -> None:
+    def _train(self, store: Store, disk: SharedFolder, cell: str, heartbeat: Heartbeat) -> None:
         """Beats, checkpoints, and a card at the end, as a trained cell makes them; training alone is not real."""
-        work = store.work(cell)
-        checkpoint = work / "checkpoint.pt"
-        heartbeat = Heartbeat(work / "heartbeat.json", lease, disk, checkpoint=disk.stamp(checkpoint))
+        checkpoint = store.work(cell) / "checkpoint.pt"
         try:
             done = float(disk.read(checkpoint))
         except FileNotFoundError:
             done = 0.0
-        saved = done
-        with suppress(FileNotFoundError):
-            heartbeat.say()
-        total = self.seconds[cell]
+        saved, total, illness = done, self.seconds[cell], self.illness[cell]
         while done < total:
             step = min(BEAT_SECONDS, total - done)
             disk.wait(step)
             self.trained += step
             done += step
-            if self.illness[cell] == "kills" and done > total / 2:
+            if illness == "kills" and done > total / 2:
                 self.time.kill(disk.process)
-            if self.illness[cell] == "always" or (
-                self.illness[cell] == "once" and not store.failures.of(cell)
-            ):
-                raise RuntimeError("no luck")
+            if illness == "always" or (illness == "once" and not store.failures.of(cell)):
+                raise NoLuckError
             heartbeat.fraction = done / total
             with suppress(OSError):  # as the heartbeat's thread does
                 heartbeat.beat()
@@ -174,12 +183,11 @@ class Simulation:
                 heartbeat.check()
                 with suppress(OSError):  # as the trainer does
                     disk.write(checkpoint, str(done))
-                    self._note_late_write(lease)
+                    self._note_late_write(heartbeat.lease)
                 saved = done
-        self.counts["trained to the end"] += 1
+                self.counts["trained to the end"] += done >= total
         store.write(card(cell), heartbeat.check)
         self.cards[cell] += 1
-        heartbeat.end()
 
     def _note_late_write(self, lease: Lease) -> None:
         """A process that is paused between its check and its write: then the checkpoint goes back a little."""
