@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from rich.console import Console
 
 from benchmarks.cell import Cell
 from benchmarks.config import load
@@ -18,7 +17,7 @@ from benchmarks.errors import UserError
 from benchmarks.reports.dom import Findings, terminal_tables, write_report
 from benchmarks.results.provenance import command_line, commit, hardware, versions
 from benchmarks.runtime import Runtime
-from benchmarks.terminal import note
+from benchmarks.terminal import console, note
 from benchmarks.training.trainer import build
 
 Number = TypeVar("Number", int, float)
@@ -96,9 +95,9 @@ def dom(request: DomRequest) -> int:
         },
         command=command_line(),
     )
-    console = Console()
+    shown = console()
     for table in terminal_tables(findings):
-        console.print(table)
+        shown.print(table)
     print(f"report: {write_report(findings, request.reports / 'dom')}")
     return 0
 

@@ -18,7 +18,7 @@ from benchmarks.results.card import Card
 from benchmarks.results.reading import read_card
 from benchmarks.results.store import Store
 from benchmarks.runtime import torchrun_processes
-from benchmarks.terminal import note, warn
+from benchmarks.terminal import console, note, warn
 
 if TYPE_CHECKING:
     from benchmarks.launch.launcher import Launcher, Work
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "report", "reproduce"]
 
-WIDTH = 120
 CARD_NAME = re.compile(r"[0-9a-f]{16}\.json")
 
 
@@ -163,8 +162,6 @@ def _check(request: Request, launcher: Launcher) -> str:
 
 def _write(request: Request, cards: Mapping[Position, Card | None]) -> Path:
     """Write the report and show its main table; returns the report's path."""
-    from rich.console import Console
-
     from benchmarks.reports.index import write_index
     from benchmarks.reports.render import write_report
     from benchmarks.reports.terminal import terminal_table
@@ -180,9 +177,6 @@ def _write(request: Request, cards: Mapping[Position, Card | None]) -> Path:
         request.again(cards),
     )
     write_index(request.reports)
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
-    console.print(terminal_table(request.table, request.scale, request.seeds, cards, published))
+    console().print(terminal_table(request.table, request.scale, request.seeds, cards, published))
     print(f"report: {path}")
     return path

@@ -16,7 +16,7 @@ from benchmarks.reports.verdicts import (
     difference_from_stated,
     equivalence,
     every,
-    mean_ratio,
+    mean_of,
     most,
     orderings,
     paired,
@@ -100,15 +100,13 @@ def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], scale: Scale, samples:
     above, below = (side.sample for side in sides)
     if lacking := _lacking(above, below):
         return sides, lacking
-    seeds = [seed for seed in above.counted if below.counted.get(seed, 0) > 0]
-    firsts, seconds = [above.counted[s] for s in seeds], [below.counted[s] for s in seeds]
-    if len(seeds) < 2:
-        estimate = firsts[0] / seconds[0] if seeds else None
-        return sides, _too_few(len(seeds), estimate)
-    found = equivalence(mean_ratio(firsts, seconds), claim.expected, claim.margin)
-    apart = claim.metric.endswith(SECONDS) and not samples.same_machine(panel, rows, seeds)
-    if apart or scale.name != FULL:
-        reason = "timed on different machines" if apart else f"{scale.name} scale"
+    pairs = {seed: pair for seed, pair in _pairs(above, below).items() if pair[1] > 0}
+    ratios = [first / second for first, second in pairs.values()]
+    if len(ratios) < 2:
+        return sides, _too_few(len(ratios), ratios[0] if ratios else None)
+    found = equivalence(mean_of(ratios), claim.expected, claim.margin)
+    apart = claim.metric.endswith(SECONDS) and not samples.same_machine(panel, rows, list(pairs))
+    if reason := mismatch(scale, "timed on different machines" if apart else ""):
         return sides, replace(found, verdict=Verdict.PROTOCOL_MISMATCH, reason=reason, more_seeds=None)
     return sides, found
 
@@ -133,8 +131,7 @@ def _number(
     differences = [combine(pair, lambda numbers: numbers[0] - sum(numbers[1:])) for pair in pairs]
     values = list(combine(differences, max if claim.over == HIGHEST else fmean).counted.values())
     estimate = fmean(values) if values else None
-    if claim.mismatch or scale.name != FULL:
-        reason = claim.mismatch or f"{scale.name} scale"
+    if reason := mismatch(scale, claim.mismatch):
         return tuple(sides), Finding(Verdict.PROTOCOL_MISMATCH, reason, estimate)
     if exact(claim.metric) and values:
         return tuple(sides), compare_count(values, claim.expected, claim.margin)
@@ -183,15 +180,26 @@ def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples
 
 def _paired(left: Sample, right: Sample) -> Finding | Paired:
     """The test of left < right, or why there is none."""
-    seeds = [seed for seed in left.counted if seed in right.counted]
-    firsts, seconds = [left.counted[s] for s in seeds], [right.counted[s] for s in seeds]
-    differences = [a - b for a, b in zip(firsts, seconds, strict=True)]
-    if len(seeds) < 2:
-        return _too_few(len(seeds), fmean(differences) if seeds else None)
+    pairs = _pairs(left, right).values()
+    differences = [below - above for below, above in pairs]
+    if len(differences) < 2:
+        return _too_few(len(differences), differences[0] if differences else None)
     if len({round(difference, 9) for difference in differences}) == 1:
         reason = "the seeds' differences do not differ to the last digit, which no test can judge"
         return Finding(Verdict.INCONCLUSIVE, reason, fmean(differences))
-    return paired(firsts, seconds)
+    return paired(*zip(*pairs, strict=True))
+
+
+def _pairs(left: Sample, right: Sample) -> dict[int, tuple[float, float]]:
+    """The numbers of each seed that counts on both sides."""
+    return {
+        seed: (number, right.counted[seed]) for seed, number in left.counted.items() if seed in right.counted
+    }
+
+
+def mismatch(scale: Scale, reason: str = "") -> str:
+    """Why a number must not face what was published: for a ``reason`` of its own, or the scale; empty: it may."""
+    return reason or ("" if scale.name == FULL else f"{scale.name} scale")
 
 
 def _too_few(seeds: int, estimate: float | None) -> Finding:

@@ -134,10 +134,9 @@ def compare_count(values: Sequence[float], expected: float, margin: float) -> Fi
     return Finding(Verdict.REPRODUCED if same else Verdict.DIFFERENT, "counted, without error", value)
 
 
-def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> MeanEstimate:
-    """The mean over seeds of numerator / denominator."""
-    ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
-    return MeanEstimate(fmean(ratios), stdev(ratios), len(ratios))
+def mean_of(values: Sequence[float]) -> MeanEstimate:
+    """The mean over seeds of what is held against nothing that has an error of its own, such as ratios of ours."""
+    return MeanEstimate(fmean(values), stdev(values), len(values))
 
 
 def decide(estimate: MeanEstimate, expected: float, margin: float) -> Finding:
