@@ -38,7 +38,7 @@ def console(width: int = 120) -> Console:
     """
     from rich.console import Console
 
-    found = Console(highlight=False, markup=False)
+    found = Console(highlight=False, markup=False, emoji=False)
     if not found.is_terminal:
         found.width = width
     return found

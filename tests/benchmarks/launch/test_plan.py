@@ -77,7 +77,7 @@ def test_what_is_missing_is_named(weightaug: CommandLine, monkeypatch: pytest.Mo
     missing = [line for line in done.stdout.splitlines() if line.startswith("missing: ")]
     assert missing[0] == "missing: a CUDA device (none is used)"
     assert "imagenet/train" in missing[1] and "147,897,477,120 bytes" in done.stdout
-    assert max(line.count("https://") for line in done.stdout.splitlines()) == 1
+    assert max(line.count(" bytes, ") for line in done.stdout.splitlines()) == 1
     assert [
         name for name in ("imagenet-c", "imagenet_a", "imagenet_hard") if not any(name in m for m in missing)
     ] == []
