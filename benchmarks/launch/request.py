@@ -17,7 +17,8 @@ from benchmarks.results.card import Card
 from benchmarks.results.provenance import command_line
 from benchmarks.runtime import Runtime
 from benchmarks.tables.published import Published, load_published
-from benchmarks.tables.table import FULL, Row, Table, load_table
+from benchmarks.tables.reading import load_table
+from benchmarks.tables.table import FULL, Row, Table
 
 RUNTIME_KEYS = {field.name for field in dataclasses.fields(Runtime)}
 NAMED_BY_TABLE = ("seed", "scale", "method", "model")

@@ -212,7 +212,7 @@ def test_strangers_among_cards_are_named_and_the_rest_is_reported(weightaug: Com
 
 @pytest.mark.parametrize("name", entries("table"))
 def test_every_table_can_be_planned_soon(name: str, weightaug: CommandLine) -> None:
-    from benchmarks.tables.table import load_table
+    from benchmarks.tables.reading import load_table
 
     for scale in load_table(entries("table")[name].path, name).scales:
         command = ("reproduce", name, "--scale", scale, "--dry-run")

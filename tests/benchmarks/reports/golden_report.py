@@ -27,7 +27,7 @@ from benchmarks.reports.evidence import Evidence, gather
 from benchmarks.reports.render import card_text, digest, markdown
 from benchmarks.results.card import MEASURED
 from benchmarks.tables.published import load_published
-from benchmarks.tables.table import load_table
+from benchmarks.tables.reading import load_table
 
 GOLDEN = Path(__file__).parent / "golden"
 STORE = GOLDEN / "cards"
