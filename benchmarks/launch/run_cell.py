@@ -22,8 +22,9 @@ from benchmarks.launch.costs import cost, peak_memory
 from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.launch.training import train
 from benchmarks.results.card import SCHEMA, Card
+from benchmarks.results.heartbeat import Reporting
 from benchmarks.results.provenance import provenance
-from benchmarks.results.store import Heartbeat, Store
+from benchmarks.results.store import Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime, torchrun_processes
@@ -82,7 +83,7 @@ def run_cell(
     runtime: Runtime,
     device: str,
     store: Store,
-    heartbeat: Heartbeat,
+    heartbeat: Reporting,
     group: str,
     command: str,
     processes: Processes = ALONE,

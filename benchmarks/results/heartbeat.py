@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -21,6 +21,19 @@ from benchmarks.terminal import warn, warn_once
 LOOK_SECONDS = 1.0
 BEATS = 12
 """So many renewals fit into a lease, at least: a slow server does not lose it."""
+
+
+class Reporting(Protocol):
+    """What the training of a cell reports to: the claim itself or, in another process, what leads to it."""
+
+    fraction: float
+    """How much of the training is done."""
+
+    def check(self) -> None:
+        """See :meth:`Heartbeat.check`."""
+
+    def watch_memory(self) -> int:
+        """See :meth:`Heartbeat.watch_memory`."""
 
 
 class Heartbeat:
