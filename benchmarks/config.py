@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from benchmarks import registry
 from benchmarks.cell import Cell, Component, Evaluation, Recipe
 from benchmarks.errors import UserError, one_line, unknown_name
 from benchmarks.runtime import Runtime
+from benchmarks.signature import has, signature
 from benchmarks.typed import build, read_yaml
 
 COMPONENTS = ("method", "model", "dataset")
@@ -199,15 +199,13 @@ def _keys(kind: type) -> list[str]:
 @cache
 def schema(target: str) -> type:
     """A dataclass of the hyper-parameters in the signature of ``target``."""
-    built = registry.locate(target)
-    hints = typing.get_type_hints(built.__init__ if inspect.isclass(built) else built)
     fields: list[tuple[str, Any, Any]] = []
-    for parameter in inspect.signature(built).parameters.values():
+    for parameter in signature(target).parameters.values():
         if parameter.name in CONTEXT or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         if parameter.default is parameter.empty:
             raise UserError(f"{target}: hyper-parameter {parameter.name!r} needs a default")
-        kind = _config_type(hints.get(parameter.name, Any))
+        kind = _config_type(parameter.annotation)
         if kind is not None:
             make = functools.partial(copy.deepcopy, parameter.default)
             fields.append((parameter.name, kind, dataclasses.field(default_factory=make)))
@@ -237,11 +235,10 @@ def _cell(parts: dict[str, Any], runtime: Runtime | None = None) -> Cell:
         typed[group].check()
     for group in COMPONENTS:
         typed[group] = component = _component(group, parts[group])
-        describe = getattr(registry.locate(component.target), "content", None)
-        if group == "dataset" and describe and runtime:
-            typed[group] = dataclasses.replace(
-                component, content=describe(runtime.cache_folder, **component.arguments)
-            )
+        if group == "dataset" and runtime and has(component.target, "content"):
+            describe: Any = registry.locate(component.target)
+            content = describe.content(runtime.cache_folder, **component.arguments)
+            typed[group] = dataclasses.replace(component, content=content)
     return build(Cell, typed, "cell")
 
 

@@ -1,9 +1,13 @@
-"""Lines for the person at the terminal: warnings and notes on stderr, one line each."""
+"""What the person at the terminal gets: warnings and notes on stderr, one line each; tables on stdout."""
 
 from __future__ import annotations
 
 import functools
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def warn(message: str) -> None:
@@ -24,3 +28,17 @@ def warn_once(message: str) -> None:
 def note_once(message: str) -> None:
     """:func:`note`, but for what was said before."""
     note(message)
+
+
+def console(width: int = 120) -> Console:
+    """For tables on stdout, whose cells say what they say: no markup.
+
+    Args:
+        width: where stdout is no terminal; rich would assume 80 columns, which breaks tables.
+    """
+    from rich.console import Console
+
+    found = Console(highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found.width = width
+    return found

@@ -23,7 +23,7 @@ from benchmarks.evaluation import evaluate as module
 from benchmarks.evaluation.attacks import Logits
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.evaluation.in_parts import InParts
-from benchmarks.evaluation.share import Share
+from benchmarks.evaluation.own_batches import OwnBatches
 from benchmarks.training.processes import Processes, joined
 from benchmarks.training.trainer import Trainer
 
@@ -71,8 +71,8 @@ def findings(overrides: list[str], processes: Processes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with trainer.by_itself():
         module.corrupt = counted  # type: ignore[assignment]
-        share = Share(processes, cell.evaluation.batch_size)
-        sets = EvaluationImages.make(source, trainer.data, shifted=shifted, share=share)
+        own = OwnBatches(processes, cell.evaluation.batch_size)
+        sets = EvaluationImages.make(source, trainer.data, shifted=shifted, own=own)
         found["together"] = evaluate(cell, method, trainer.data, sets, processes)
         found["predictions"] = [trainer.method.predictions]
         found["made"] = sum(made) / len(made) if made else 0

@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.launch import dom
 
     return dom.dom(
-        dom.Request.parse(
+        dom.DomRequest.parse(
             options.networks,
             options.batches,
             options.rounds,

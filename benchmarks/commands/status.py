@@ -11,10 +11,15 @@ HELP = "which cells of a table are done, running (where, since when, time left),
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     reproduce.add_table(parser)
-    parser.add_argument("--json", action="store_true", help="the same for programs, as one JSON object")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="the same for programs, as one JSON object")
+    how.add_argument(
+        "--watch", action="store_true", help="again every few seconds, until nothing is left to do or Ctrl-C"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    from benchmarks.launch.status import show
+    from benchmarks.launch.status_view import show, watch
 
-    return show(reproduce.request(options), options.json)
+    asked = reproduce.request(options)
+    return watch(asked) if options.watch else show(asked, options.json)

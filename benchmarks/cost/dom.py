@@ -23,7 +23,7 @@ from benchmarks.cost.dom_savings import (
     saving_by_distance,
 )
 from benchmarks.cost.draw_search import Draws
-from benchmarks.cost.latency import Ratio, Timings, measure
+from benchmarks.cost.latency import TimeRatio, Timings, measure
 from benchmarks.cost.trade_off import with_shadows
 from benchmarks.errors import UserError
 from weightaug import WAS, materialise
@@ -57,7 +57,7 @@ class Latency:
     batch: int
     timings: dict[tuple[str, Distance], Timings] = field(repr=False)
 
-    def relative(self, kind: str, to: str, far: Distance) -> Ratio:
+    def relative(self, kind: str, to: str, far: Distance) -> TimeRatio:
         """How many times the seconds of the network of kind ``to`` the one of ``kind`` takes."""
         return self._of(kind, far).relative_to(self._of(to, far))
 

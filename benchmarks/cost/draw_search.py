@@ -22,7 +22,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ScoredDraws:
     """Draws for all layers, what they cost and how they score."""
 
     draws: Draws
@@ -58,7 +58,7 @@ class DrawSearch:
     ) -> None:
         self.cost, self.candidates, self.sweeps = cost, candidates, sweeps
         self._score = score
-        self._seen: dict[tuple[Draw, ...], Choice] = {}
+        self._seen: dict[tuple[Draw, ...], ScoredDraws] = {}
         self._added: dict[tuple[str, Draw], float] = {}
 
     @property
@@ -66,11 +66,11 @@ class DrawSearch:
         """How many different draws have been measured so far."""
         return len(self._seen)
 
-    def start(self) -> Choice:
+    def start(self) -> ScoredDraws:
         """All first candidates."""
         return self._choice({name: draws[0] for name, draws in self.candidates.items()})
 
-    def best(self, budget: float) -> Choice:
+    def best(self, budget: float) -> ScoredDraws:
         """The best draws found that cost at most ``budget`` of the dense network's FLOPs.
 
         Raises:
@@ -86,10 +86,10 @@ class DrawSearch:
             choice = better
         return choice
 
-    def _choice(self, draws: Draws) -> Choice:
+    def _choice(self, draws: Draws) -> ScoredDraws:
         key = tuple(draws[name] for name in self.candidates)
         if key not in self._seen:
-            self._seen[key] = Choice(dict(draws), self.cost.macs_with(draws), self._score(draws))
+            self._seen[key] = ScoredDraws(dict(draws), self.cost.macs_with(draws), self._score(draws))
         return self._seen[key]
 
     def _added_loss(self, name: str, draw: Draw) -> float:
@@ -100,7 +100,7 @@ class DrawSearch:
             self._added[name, draw] = changed.score.loss - start.score.loss
         return self._added[name, draw]
 
-    def _within(self, budget: float) -> Choice:
+    def _within(self, budget: float) -> ScoredDraws:
         """Step 2."""
         draws = {name: options[0] for name, options in self.candidates.items()}
         while self.cost.share(draws) > budget:
@@ -116,7 +116,7 @@ class DrawSearch:
             draws[name] = draw
         return self._choice(draws)
 
-    def _sweep(self, choice: Choice, budget: float) -> Choice:
+    def _sweep(self, choice: ScoredDraws, budget: float) -> ScoredDraws:
         """Step 3, once; returns ``choice`` itself where nothing is better."""
         for name, options in self.candidates.items():
             for draw in options:

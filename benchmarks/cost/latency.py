@@ -18,17 +18,17 @@ class Timings:
 
     seconds: tuple[float, ...]
 
-    def relative_to(self, other: Timings) -> Ratio:
+    def relative_to(self, other: Timings) -> TimeRatio:
         """How many times the other network's seconds this one takes."""
         ratios = [mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=True)]
         low, _, high = (
             statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         )
-        return Ratio(min(self.seconds) / min(other.seconds), low, high)
+        return TimeRatio(min(self.seconds) / min(other.seconds), low, high)
 
 
 @dataclass(frozen=True)
-class Ratio:
+class TimeRatio:
     """Of the seconds of two networks."""
 
     fastest: float

@@ -28,7 +28,7 @@ MODELS = {"resnet_tiny": "resnet_smoke", "vit_tiny": "vit_smoke"}
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostRow:
     """One row of a card's table."""
 
     model: str
@@ -55,14 +55,14 @@ def card(name: str) -> str:
     )
 
 
-def _cost(name: str, model: str, recipe: str) -> Cost:
+def _cost(name: str, model: str, recipe: str) -> CostRow:
     cell = load([f"method={name}", f"model={model}", f"recipe={recipe}"])[0]
     source = cell.dataset.build()
     data = source.load(Path())
     method = build(cell, source, "cpu", data)[1]
     measured = training_cost(method, F.cross_entropy, *next(epoch_batches(data, cell.recipe, 0, 0)))
     added = sum(parameter.numel() for parameter in method.parameters())
-    return Cost(model, measured.forward_passes, measured.backward_passes, measured.passes, added)
+    return CostRow(model, measured.forward_passes, measured.backward_passes, measured.passes, added)
 
 
 def _text(target: Any) -> str:

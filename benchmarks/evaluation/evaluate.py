@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.cell import Cell
 from benchmarks.data.corrupted import PublishedCorruptions
-from benchmarks.data.corruptions import SEVERITIES, Table, corrupt, without_missing
+from benchmarks.data.corruptions import SEVERITIES, ParameterTable, corrupt, without_missing
 from benchmarks.data.dataset import DataSet, Images, ImageSet, Source
 from benchmarks.data.shifted import ShiftedImages
 from benchmarks.errors import UserError
@@ -24,7 +24,7 @@ from benchmarks.evaluation.attacks import attacks, predictions
 from benchmarks.evaluation.batch_norm import batch_statistics, reestimate
 from benchmarks.evaluation.in_parts import CorruptedInParts, InParts
 from benchmarks.evaluation.metrics import per_accepted_example, per_example, summarise
-from benchmarks.evaluation.share import EVERYTHING, Share
+from benchmarks.evaluation.own_batches import EVERYTHING, OwnBatches
 from benchmarks.memory import is_out_of_memory
 from benchmarks.training.processes import ALONE, Processes
 from weightaug.method import Method
@@ -56,20 +56,20 @@ class EvaluationImages:
         corruptions: bool = True,
         published: PublishedCorruptions | None = None,
         shifted: Mapping[str, ShiftedImages] | None = None,
-        share: Share = EVERYTHING,
+        own: OwnBatches = EVERYTHING,
     ) -> EvaluationImages:
         """With ``corruptions``, the ``published`` ones, or else the source's, generated.
 
         Args:
-            share: of what of the test images corrupted ones are made and kept.
+            own: of what of the test images corrupted ones are made and kept.
         """
         test = data.test
         corrupted: dict[tuple[str, int], Corrupted] = {}
         if corruptions and published is not None:
-            share.processes.share(published.check)  # one process writes down what it has found
+            own.processes.share(published.check)  # one process writes down what it has found
             corrupted = {key: _published(published, *key) for key in published}
         elif corruptions:
-            table = share.processes.share(lambda: without_missing(source.corruptions))
+            table = own.processes.share(lambda: without_missing(source.corruptions))
             parts = CorruptedInParts()
             corrupted = {
                 (name, severity): _generated(name, severity, table, parts)
@@ -79,11 +79,11 @@ class EvaluationImages:
         origins = {name: "generated" if published is None else "published" for name, _ in corrupted}
         # What is published is mapped into memory, or streamed: on a CPU a copy would be no faster.
         if isinstance(test, Images) and (published is None or test.images.is_cuda):
-            corrupted = _keep(corrupted, test.images, share.places(len(test)))
+            corrupted = _keep(corrupted, test.images, own.places(len(test)))
         return cls(test, corrupted, origins, shifted or {})
 
 
-def _generated(name: str, severity: int, table: Table, parts: CorruptedInParts) -> Corrupted:
+def _generated(name: str, severity: int, table: ParameterTable, parts: CorruptedInParts) -> Corrupted:
     return lambda images, places: parts(
         lambda some, there: corrupt(some, name, severity, table, there), images, places
     )
@@ -139,33 +139,33 @@ def evaluate(
         processes: those that call this together, with the same model; the numbers are those of one, for all of them.
     """
     method.model.eval()
-    share = Share(processes, cell.evaluation.batch_size)
+    own = OwnBatches(processes, cell.evaluation.batch_size)
     measured = {}
     for mode in method.modes:
         with _batch_norm(cell, method, mode, data):
-            measured[mode] = _passive(cell, method, mode, data, sets, share)
-            if attacked := _attacked(cell, method, mode, data, sets, share):
+            measured[mode] = _passive(cell, method, mode, data, sets, own)
+            if attacked := _attacked(cell, method, mode, data, sets, own):
                 measured[mode]["attacks"] = attacked
             if sets.shifted:  # last, so that what a method draws for the others is the same without them
                 measured[mode]["shifted"] = {
-                    name: _shifted(cell, method, mode, data, found, share)
+                    name: _shifted(cell, method, mode, data, found, own)
                     for name, found in sets.shifted.items()
                 }
     return measured
 
 
 def _passive(
-    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages, share: Share
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages, own: OwnBatches
 ) -> dict[str, Any]:
     """Clean and all corrupted images in one pass over the test set; of each image five numbers are kept."""
     inputs: dict[tuple[str, int], Corrupted | None] = {("clean", 0): None, **sets.corrupted}
     examples: dict[tuple[str, int], list[Tensor]] = {key: [] for key in inputs}
-    for _, images, labels, places in share.batches(sets.clean, _skip(method, mode, len(inputs))):
+    for _, images, labels, places in own.batches(sets.clean, _skip(method, mode, len(inputs))):
         for key, made in inputs.items():
             x = data.normalise(images if made is None else made(images, places))
             examples[key].append(per_example(method.predict(x, mode).float(), labels))
     measured = {
-        key: summarise(share.whole(of, sets.clean.labels.device), cell.evaluation.ece_bins)
+        key: summarise(own.whole(of, sets.clean.labels.device), cell.evaluation.ece_bins)
         for key, of in examples.items()
     }
     corrupted: dict[str, dict[str, list[float]]] = {}
@@ -177,7 +177,7 @@ def _passive(
 
 
 def _attacked(
-    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages, share: Share
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, sets: EvaluationImages, own: OwnBatches
 ) -> dict[str, Any]:
     """The measurements under each attack that the cell asks for, with the attack's parameters."""
 
@@ -189,29 +189,29 @@ def _attacked(
         calls = predictions(name, parameters)
         # Where the number of draws is not known, those of a batch depend on all batches before.
         together = calls is not None or mode not in _whole(method).drawing_modes
-        own = share if together else Share(size=share.size)
+        chosen = own if together else OwnBatches(size=own.size)
         examples = []
         skip = _skip(method, mode, (calls or 0) + 1)
-        for batch, images, labels, _ in own.batches(sets.clean, skip):
+        for batch, images, labels, _ in chosen.batches(sets.clean, skip):
             seed = derive_seed(cell.seed, name, batch)
             attacked = attack(logits, images.float() / 255, labels, seed)
             predicted = method.predict(data.standardise(attacked), mode)
             examples.append(per_example(predicted.float(), labels))
-        whole = own.whole(examples, sets.clean.labels.device)
+        whole = chosen.whole(examples, sets.clean.labels.device)
         measured[name] = {**parameters, **summarise(whole, cell.evaluation.ece_bins)}
     return measured
 
 
 def _shifted(
-    cell: Cell, method: Method | InParts, mode: str, data: DataSet, found: ShiftedImages, share: Share
+    cell: Cell, method: Method | InParts, mode: str, data: DataSet, found: ShiftedImages, own: OwnBatches
 ) -> dict[str, Any]:
     """One set of other images in one pass."""
     examples = []
-    for _, images, _, places in share.batches(found.images, _skip(method, mode, 1)):
+    for _, images, _, places in own.batches(found.images, _skip(method, mode, 1)):
         predicted = method.predict(data.normalise(images), mode)
         accepted = found.accepted[places.to(found.accepted.device)]
         examples.append(per_accepted_example(predicted.float(), accepted, found.outputs))
-    return summarise(share.whole(examples, found.accepted.device), cell.evaluation.ece_bins)
+    return summarise(own.whole(examples, found.accepted.device), cell.evaluation.ece_bins)
 
 
 def _skip(method: Method | InParts, mode: str, each: int) -> Callable[[int], None]:

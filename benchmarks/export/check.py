@@ -20,7 +20,7 @@ one image, over a decision; and nll by this much of itself."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Remeasured:
     """One number of the card and the same measured anew."""
 
     mode: str
@@ -34,7 +34,7 @@ class Comparison:
         return abs(self.now - self.card) <= self.tolerance
 
 
-def compare(trained: Trained, method: Method, runtime: Runtime, device: str) -> list[Comparison]:
+def compare(trained: Trained, method: Method, runtime: Runtime, device: str) -> list[Remeasured]:
     """Evaluate the loaded model on the clean test images as its cell says, in every inference mode.
 
     Raises:
@@ -58,7 +58,7 @@ def compare(trained: Trained, method: Method, runtime: Runtime, device: str) -> 
     evaluation = replace(cell.evaluation, fgsm_epsilon=None, pgd_epsilon=None, autoattack_epsilon=None)
     metrics = evaluate(replace(cell, evaluation=evaluation), method, data, sets)
     return [
-        Comparison(
+        Remeasured(
             mode, key, values["clean"][key], metrics[mode]["clean"][key], _tolerance(key, values["clean"])
         )
         for mode, values in modes.items()

@@ -94,7 +94,7 @@ class Trained:
 
     def build(self, device: str) -> tuple[nn.Module, Method]:
         """The model with its weights, and the method as it was after training."""
-        source = Recorded(self.weights.inputs, self.cell.dataset.arguments)
+        source = RecordedSource(self.weights.inputs, self.cell.dataset.arguments)
         with torch.random.fork_rng(devices=[]):
             model, method = build(self.cell, source, device)
         load_weights(model, self.weights)
@@ -102,7 +102,7 @@ class Trained:
         return model.eval(), method
 
 
-class Recorded(Source):
+class RecordedSource(Source):
     """What a model was built for, as its weights say it: no files of the data set are needed."""
 
     def __init__(self, inputs: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks.cell import Cell
@@ -19,7 +18,7 @@ from benchmarks.planning.kinds import Kind, work_of
 from benchmarks.planning.memory import shown
 from benchmarks.results.store import Store
 from benchmarks.runtime import Runtime, cores
-from benchmarks.terminal import note
+from benchmarks.terminal import console, note
 
 STANDARD = [
     [f"method={method}", "model=resnet18_cifar", "recipe=resnet_cifar", "dataset=cifar10"]
@@ -40,10 +39,7 @@ def calibrate(cells: Sequence[Cell], runtime: Runtime, seconds: float) -> int:
     calibrating = Calibrating(device, runtime.engine, seconds, note, runtime.threads)
     asked = asked_of((cell, source_of(cell, runtime)) for cell in cells)
     found = calibrating.calibrate(asked)
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
-    console.print(_kinds(found, "memory of the process" if device == "cpu" else "memory"))
+    console(WIDTH).print(_kinds(found, "memory of the process" if device == "cpu" else "memory"))
     derived = [one for one in found.kinds.values() if one.derived_from]
     if derived:
         print(

@@ -11,14 +11,14 @@ from benchmarks.cost.counting import count
 from benchmarks.cost.dom_savings import savings
 from benchmarks.cost.utilisation import matmul_rate, training_flops
 from benchmarks.data.dataset import Source
-from benchmarks.results.store import Heartbeat
+from benchmarks.results.heartbeat import Reporting
 from benchmarks.training.trainer import Trainer
 from weightaug import WAS
 
 PARTS = ("training", "compile", "checkpoint", "evaluation")
 
 
-def peak_memory(device: str, heartbeat: Heartbeat) -> int:
+def peak_memory(device: str, heartbeat: Reporting) -> int:
     """The most bytes that this process has had: on the GPU, or on a CPU the resident memory."""
     on_gpu = device.startswith("cuda")
     return torch.cuda.max_memory_allocated(device) if on_gpu else heartbeat.watch_memory()

@@ -208,7 +208,7 @@ def _life(
             end_with(parent)
             processor.set_up(threads)
             store = Store.of(runtime)
-            beat = cast(Heartbeat, Reporter(holder, fraction))
+            beat = Reporter(holder, fraction)
             with joined(own, rank, runtime.devices, f"file://{folder}/meeting") as processes:
                 run_cell(cell, runtime, own, store, beat, group, command, processes)
     except interruption.Interrupted as stop:

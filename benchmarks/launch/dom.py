@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from rich.console import Console
 
 from benchmarks.cell import Cell
 from benchmarks.config import load
@@ -18,7 +17,7 @@ from benchmarks.errors import UserError
 from benchmarks.reports.dom import Findings, terminal_tables, write_report
 from benchmarks.results.provenance import command_line, commit, hardware, versions
 from benchmarks.runtime import Runtime
-from benchmarks.terminal import note
+from benchmarks.terminal import console, note
 from benchmarks.training.trainer import build
 
 Number = TypeVar("Number", int, float)
@@ -28,7 +27,7 @@ SEARCHED = ("model=resnet_tiny_was", "recipe=was_smoke")
 
 
 @dataclass(frozen=True)
-class Request:
+class DomRequest:
     """What the command is asked for."""
 
     networks: tuple[str, ...]
@@ -48,7 +47,7 @@ class Request:
         budgets: str,
         overrides: Sequence[str],
         reports: str,
-    ) -> Request:
+    ) -> DomRequest:
         sizes = _numbers(int, "--batches", batches, "whole numbers with commas between them, such as 1,128")
         shares = _numbers(float, "--budgets", budgets, "numbers with commas between them, such as 0.7,0.8")
         if min(sizes) < 1 or rounds < 0:
@@ -70,7 +69,7 @@ def _numbers(kind: Callable[[str], Number], option: str, text: str, wanted: str)
         raise UserError(f"{option} {text!r}: give {wanted}") from error
 
 
-def dom(request: Request) -> int:
+def dom(request: DomRequest) -> int:
     """Measure, print the tables and write the report; returns the exit code."""
     device = request.runtime.resolve_device()
     if request.runtime.threads:
@@ -96,14 +95,14 @@ def dom(request: Request) -> int:
         },
         command=command_line(),
     )
-    console = Console()
+    shown = console()
     for table in terminal_tables(findings):
-        console.print(table)
+        shown.print(table)
     print(f"report: {write_report(findings, request.reports / 'dom')}")
     return 0
 
 
-def search(request: Request, device: str) -> TradeOff:
+def search(request: DomRequest, device: str) -> TradeOff:
     """Train the request's cell on a part of its training images and search on another."""
     cell, source = request.cell, request.cell.dataset.build()
     missing = None if request.runtime.download else source.missing(request.runtime.data_folder)

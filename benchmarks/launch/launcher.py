@@ -32,7 +32,6 @@ class Work:
     threads: int  # CPU threads of a worker
     group: str  # the table
     command: str  # what the person typed, for the cards
-    session: str  # of the command, for the record of a failure
     idle_seconds: float = float("inf")  # see IDLE_LEASES
 
     def elsewhere(self) -> Work:
@@ -52,7 +51,6 @@ class Work:
             self.threads,
             self.group,
             self.command,
-            self.session,
             self.idle_seconds,
         )
 

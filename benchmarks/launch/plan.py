@@ -22,9 +22,9 @@ from benchmarks.results.card import Card, DamagedCardError
 from benchmarks.results.reading import load_card
 from benchmarks.results.store import Store
 from benchmarks.runtime import Runtime
+from benchmarks.terminal import console
 
 STATES = ("finished", "diverged", "running", "failed", "waiting")
-WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,6 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
     told = {throughput.seconds(found.cell)[1] for found in waiting}
     if UNKNOWN in told and (runtime.store_folder / "cards").is_dir() and place.hardware:
         throughput = _forecast(runtime, place, [*cards, *_cards_of_other_scales(request)])
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
     counts = Counter(found.state for found in plan)
     shown = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     others = len(request.cells) - len(plan)
@@ -68,7 +65,8 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
         f"{request.table.name} at scale {request.scale}: {len(plan)} cells: {shown}"
         + (f"; {others} more cells of the table are not asked for" if others else "")
     )
-    console.print(_by_row(request, plan, throughput))
+    screen = console()
+    screen.print(_by_row(request, plan, throughput))
     for found in plan:
         if every_cell:
             print(f"{found.cell.id}  {found.state:8}  {found.cell.label}")
@@ -77,14 +75,21 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
     left = total((throughput.seconds(found.cell), found.left) for found in waiting)
     print(f"store: {runtime.store_folder}; device: {place.label}; workers: {workers} ({place.why})")
     if place.can_tell and waiting:
-        _print_costs(request, plan, throughput, place, console)
+        _print_costs(request, plan, throughput, place, screen)
     lacking = missing([found.cell for found in waiting], runtime)
     if request.table.scale(request.scale).needs_gpu and not place.on_gpu:
         lacking.insert(0, "a CUDA device (none is used)")
     for problem in lacking:
-        print(f"missing: {problem}")
+        print(_readable(problem))
     print(f"time left: {describe(left, workers, place.device, place.gpus)}")
     return 0
+
+
+def _readable(problem: str) -> str:
+    """What is missing: a line for each data set, and how to get its files below it, each on a line of its own."""
+    first, *others = problem.split("; ")
+    lines = [f"missing: {part}" if part.startswith("data set ") else f"    {part}" for part in others]
+    return "\n".join([f"missing: {first}", *lines])
 
 
 def _forecast(runtime: Runtime, place: Place, cards: Iterable[Card]) -> Forecast:
@@ -97,7 +102,7 @@ def _forecast(runtime: Runtime, place: Place, cards: Iterable[Card]) -> Forecast
 
 
 def _print_costs(
-    request: Request, plan: list[Planned], forecast: Forecast, place: Place, console: Console
+    request: Request, plan: list[Planned], forecast: Forecast, place: Place, screen: Console
 ) -> None:
     """Hours and memory of each row, what does not fit, disk and packing."""
     rows = {
@@ -105,7 +110,7 @@ def _print_costs(
         for (panel, row), cells in by_row(request, ((found.cell.id, found) for found in plan)).items()
     }
     waiting = [found.cell for found in plan if not found.card]
-    console.print(outlook.by_row(rows, forecast, place))
+    screen.print(outlook.by_row(rows, forecast, place))
     named = [(f"{panel}, {row}", cell) for (panel, row), cells in rows.items() for cell, _ in cells]
     for line in outlook.too_large(named, forecast, place):
         print(line)

@@ -20,8 +20,8 @@ SECONDS_A_CELL = 1e-4
 class Watch:
     """Follows the cells of a table in the store until ``running`` says that nobody works any more."""
 
-    def __init__(self, cells: Sequence[Cell], store: Store, session: str) -> None:
-        self.cells, self.store, self.session = cells, store, session
+    def __init__(self, cells: Sequence[Cell], store: Store) -> None:
+        self.cells, self.store = cells, store
         finished = store.finished()
         self.done = {cell.id for cell in cells if cell.id in finished}
         self.failed: dict[str, str] = {}
@@ -76,7 +76,7 @@ class Watch:
                 continue
             if cell.id in finished:
                 self.done.add(cell.id)
-            elif cell.id in begun and (error := self.store.given_up(cell.id)):
+            elif cell.id in begun and (error := self.store.failures.given_up(cell.id)):
                 self.failed[cell.id] = error
             else:
                 continue

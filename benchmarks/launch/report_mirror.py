@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.launch.request import Place, Request
+from benchmarks.launch.request import Position, Request
 from benchmarks.reports.evidence import Evidence, gather
 from benchmarks.results.card import Card
 from benchmarks.results.wandb_log import holds_report, runs_of
@@ -19,7 +19,7 @@ CLAIMS = ["panel", "claim", "source", "difference or ratio", "low", "high", "p (
 
 
 def mirror_report(
-    request: Request, cards: Mapping[Place, Card | None], report: Path, force: bool = False
+    request: Request, cards: Mapping[Position, Card | None], report: Path, force: bool = False
 ) -> tuple[list[Path], bool]:
     """Send the report to W&B, unless an offline run has it; the same cards give the same run.
 

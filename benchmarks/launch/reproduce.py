@@ -7,19 +7,18 @@ import os
 import re
 import shlex
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.errors import UserError
-from benchmarks.launch.request import Place, Request
+from benchmarks.launch.request import Position, Request
 from benchmarks.results.card import Card
 from benchmarks.results.reading import read_card
 from benchmarks.results.store import Store
 from benchmarks.runtime import torchrun_processes
-from benchmarks.terminal import note, warn
+from benchmarks.terminal import console, note, warn
 
 if TYPE_CHECKING:
     from benchmarks.launch.launcher import Launcher, Work
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "report", "reproduce"]
 
-WIDTH = 120
 CARD_NAME = re.compile(r"[0-9a-f]{16}\.json")
 
 
@@ -52,9 +50,10 @@ def reproduce(request: Request) -> int:
     found = {
         cell.id: store.read(cell.id, cell) for cell in cells
     }  # sets damaged cards aside: they are run again
-    store.forgive({cell.id for cell in cells})  # who gives the command again wants them to be tried again
-    session = uuid.uuid4().hex
-    watch = Watch(cells, store, session)
+    store.failures.forgive(
+        {cell.id for cell in cells}
+    )  # who gives the command again wants them to be tried again
+    watch = Watch(cells, store)
     place = place_of(cells, runtime, len(cells) - len(watch.done), launcher, device)
     count = place.workers
     throughput = Throughput(
@@ -68,7 +67,7 @@ def reproduce(request: Request) -> int:
         f"expected: {describe(left, count, device, place.gpus)}"
     )
     begun = time.monotonic()
-    work = Work(tuple(cells), runtime, device, place.threads, table, request.command, session)
+    work = Work(tuple(cells), runtime, device, place.threads, table, request.command)
     _train(launcher, work, count, watch)
     if not launcher.wait and len(watch.done) < len(cells):
         note(f"when they are done: {shlex.join(['weightaug', 'report', *request.whole[2:]])}")
@@ -161,10 +160,8 @@ def _check(request: Request, launcher: Launcher) -> str:
     return device
 
 
-def _write(request: Request, cards: Mapping[Place, Card | None]) -> Path:
+def _write(request: Request, cards: Mapping[Position, Card | None]) -> Path:
     """Write the report and show its main table; returns the report's path."""
-    from rich.console import Console
-
     from benchmarks.reports.index import write_index
     from benchmarks.reports.render import write_report
     from benchmarks.reports.terminal import terminal_table
@@ -180,9 +177,6 @@ def _write(request: Request, cards: Mapping[Place, Card | None]) -> Path:
         request.again(cards),
     )
     write_index(request.reports)
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
-    console.print(terminal_table(request.table, request.scale, request.seeds, cards, published))
+    console().print(terminal_table(request.table, request.scale, request.seeds, cards, published))
     print(f"report: {path}")
     return path

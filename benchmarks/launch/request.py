@@ -17,11 +17,12 @@ from benchmarks.results.card import Card
 from benchmarks.results.provenance import command_line
 from benchmarks.runtime import Runtime
 from benchmarks.tables.published import Published, load_published
-from benchmarks.tables.table import FULL, Row, Table, load_table
+from benchmarks.tables.reading import load_table
+from benchmarks.tables.table import FULL, Row, Table
 
 RUNTIME_KEYS = {field.name for field in dataclasses.fields(Runtime)}
 NAMED_BY_TABLE = ("seed", "scale", "method", "model")
-Place = tuple[str, str, int]
+Position = tuple[str, str, int]
 """(panel, row, seed): where in a table a card belongs."""
 
 
@@ -33,7 +34,7 @@ class Request:
     scale: str
     seeds: tuple[int, ...]
     cells: dict[str, Cell]  # by id: all that the table shows
-    places: dict[Place, str]  # which cell's id fills which place
+    positions: dict[Position, str]  # which cell's id stands where
     asked: tuple[str, ...]  # ids of the cells to train; fewer than ``cells`` with --only
     runtime: Runtime
     reports: Path
@@ -70,7 +71,7 @@ class Request:
             note = f"Changed from the table: {', '.join(changes)}."
             table = dataclasses.replace(table, notes=(*table.notes, note))
         cells = [cell for cell, _ in composed]
-        places = {
+        positions = {
             (plan.panel, row, plan.seed): cell.id
             for plan, cell in zip(planned, cells, strict=True)
             for row in plan.rows
@@ -82,7 +83,7 @@ class Request:
             scale,
             wanted,
             {cell.id: cell for cell in cells},
-            places,
+            positions,
             select(planned, cells, only),
             runtime,
             Path(reports),
@@ -97,14 +98,16 @@ class Request:
             return None
         return load_published(registry.lookup("published", self.table.published).path)
 
-    def cards(self, read: Callable[[str, Cell], Card | None]) -> Mapping[Place, Card | None]:
-        """The card of every place, of cells that are not asked for too; None where there is none yet."""
+    def cards(self, read: Callable[[str, Cell], Card | None]) -> Mapping[Position, Card | None]:
+        """The card of every position, of cells that are not asked for too; None where there is none yet."""
         found = {cell_id: read(cell_id, cell) for cell_id, cell in self.cells.items()}
-        return {place: found[cell_id] for place, cell_id in self.places.items()}
+        return {position: found[cell_id] for position, cell_id in self.positions.items()}
 
-    def again(self, cards: Mapping[Place, Card | None]) -> str:
+    def again(self, cards: Mapping[Position, Card | None]) -> str:
         """The command that makes the report on ``cards`` again: with --only as long as no other cell has a card."""
-        others = any(cards[place] for place, cell_id in self.places.items() if cell_id not in self.asked)
+        others = any(
+            cards[position] for position, cell_id in self.positions.items() if cell_id not in self.asked
+        )
         chosen = () if others else tuple(part for text in self.only for part in ("--only", text))
         return shlex.join((*self.whole, *chosen))
 

@@ -17,13 +17,14 @@ from benchmarks.errors import UserError
 from benchmarks.evaluation.attacks import check_installed
 from benchmarks.evaluation.evaluate import EvaluationImages, evaluate
 from benchmarks.evaluation.in_parts import InParts
-from benchmarks.evaluation.share import Share
+from benchmarks.evaluation.own_batches import OwnBatches
 from benchmarks.launch.costs import cost, peak_memory
 from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.launch.training import train
 from benchmarks.results.card import SCHEMA, Card
+from benchmarks.results.heartbeat import Reporting
 from benchmarks.results.provenance import provenance
-from benchmarks.results.store import Heartbeat, Store
+from benchmarks.results.store import Store
 from benchmarks.results.wandb_mirror import Mirror
 from benchmarks.results.weights import save
 from benchmarks.runtime import Runtime, torchrun_processes
@@ -82,7 +83,7 @@ def run_cell(
     runtime: Runtime,
     device: str,
     store: Store,
-    heartbeat: Heartbeat,
+    heartbeat: Reporting,
     group: str,
     command: str,
     processes: Processes = ALONE,
@@ -140,7 +141,7 @@ def run_cell(
             "std": data.std,
         }
         path, work, check = store.weights(cell.id), store.work(cell.id), heartbeat.check
-        weights = store.patiently(
+        weights = store.disk.patiently(
             path, lambda: save(path, work, cell, inputs, trainer.model, method_state, check)
         )
     card: Card = {
@@ -216,7 +217,7 @@ def _evaluation_images(
     One of several processes keeps its share of the corrupted ones; it runs no further cell.
     """
     shifted = _shifted(cell, source, runtime)
-    share = Share(processes, cell.evaluation.batch_size)
+    own = OwnBatches(processes, cell.evaluation.batch_size)
     return _kept(
         "corrupted",
         cell,
@@ -226,7 +227,7 @@ def _evaluation_images(
             cell.evaluation.corruptions,
             source.published(runtime.data_folder, on_device.test.labels),
             {name: found.to(device) for name, found in shifted.items()},
-            share,
+            own,
         ),
     )
 

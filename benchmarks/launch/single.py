@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from benchmarks import processor
 from benchmarks.cell import Cell
@@ -83,12 +83,12 @@ def _trained(cell: Cell, runtime: Runtime, device: str, store: Store, processes:
         begun = time.monotonic()
         if todo:
             processor.set_up(runtime.threads or torch.get_num_threads())
-            heartbeat = claimed[0] if claimed else cast("Heartbeat", Reporter())
-            arguments = cell, runtime, device, store, heartbeat, "single", command_line()
+            told = "single", command_line()
             if processes.count == 1:
-                run_on_devices(*arguments)
+                run_on_devices(cell, runtime, device, store, claimed[0], *told)
             else:
-                run_cell(*arguments, processes)
+                reporting = claimed[0] if claimed else Reporter()
+                run_cell(cell, runtime, device, store, reporting, *told, processes)
         if not processes.first:
             return None
         card = store.read(cell.id, cell)

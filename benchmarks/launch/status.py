@@ -6,7 +6,6 @@ is written, and nothing needs to be installed or present for training.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +21,6 @@ from benchmarks.results.reading import load_card
 from benchmarks.results.store import Store
 
 STATES = ("done", "running", "failed", "waiting")
-WIDTH = 120
 SAMPLE = 3
 """So many cards of a kind of cell tell how long one takes."""
 
@@ -60,7 +58,7 @@ def failed(failure: Mapping[str, Any]) -> str:
 
 def unfinished(store: Store, cell: Cell) -> Seen:
     """How far a cell without a card is."""
-    failure = store.failure(cell.id)
+    failure = store.failures.of(cell.id)
     if beat := store.running(cell.id):
         return Seen(cell, "running", beat, failure)
     return Seen(cell, "failed" if failure.get("given_up", bool(failure)) else "waiting", failure=failure)
@@ -78,12 +76,41 @@ def look(request: Request, store: Store) -> list[Seen]:
     return seen
 
 
+@dataclass(frozen=True)
+class Status:
+    """How far a table is."""
+
+    seen: list[Seen]
+    left: float  # seconds until it is done, see :func:`time_left`
+    unknown: int  # cells that this leaves out
+
+    @classmethod
+    def of(cls, request: Request) -> Status:
+        folder = request.runtime.store_folder
+        if not (folder / "cards").is_dir():
+            waiting = [Seen(request.cells[cell_id], "waiting") for cell_id in request.asked]
+            return cls(waiting, 0.0, len(waiting))
+        store = Store(folder, read_only=True)
+        seen = look(request, store)
+        return cls(seen, *time_left(seen, store))
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many cells are in each of the states."""
+        return Counter(each.state for each in self.seen)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.counts["running"] + self.counts["waiting"]
+
+
 def by_row(request: Request, cells: Iterable[tuple[str, Any]]) -> dict[tuple[str, str], list[Any]]:
     """What belongs to cells (pairs of id and thing), by panel and row. Rows that share their cells share a line."""
     titles = {row.name: row.title for row in request.table.rows}
     panels = {panel.name: panel.label for panel in request.table.scale(request.scale).panels}
     places: dict[str, dict[tuple[str, str], None]] = {}
-    for (panel, row, _), cell_id in request.places.items():
+    for (panel, row, _), cell_id in request.positions.items():
         places.setdefault(cell_id, {})[panel, row] = None
     lines: dict[tuple[str, str], list[Any]] = {}
     for cell_id, thing in cells:
@@ -91,22 +118,6 @@ def by_row(request: Request, cells: Iterable[tuple[str, Any]]) -> dict[tuple[str
         title = " / ".join(dict.fromkeys(titles[row] for _, row in places[cell_id]))
         lines.setdefault((panel, title), []).append(thing)
     return lines
-
-
-def show(request: Request, as_json: bool) -> int:
-    """Print how far the table is."""
-    folder = request.runtime.store_folder
-    if (folder / "cards").is_dir():
-        store = Store(folder, read_only=True)
-        seen = look(request, store)
-        left, unknown = time_left(seen, store)
-    else:
-        seen = [Seen(request.cells[cell_id], "waiting") for cell_id in request.asked]
-        left, unknown = 0.0, len(seen)
-    lines = by_row(request, ((each.cell.id, each) for each in seen))
-    told = _as_json if as_json else _as_text
-    told(request, seen, lines, left, unknown)
-    return 0
 
 
 def time_left(seen: list[Seen], store: Store) -> tuple[float, int]:
@@ -147,73 +158,3 @@ def _seconds_by_kind(seen: list[Seen], store: Store) -> Callable[[Cell], float |
             cost["training_seconds"] + cost["evaluation_seconds"] + cost.get("preparation_seconds", 0)
         )
     return lambda cell: median(found[kind(cell)]) if found.get(kind(cell)) else None
-
-
-def _as_text(
-    request: Request,
-    seen: list[Seen],
-    lines: Mapping[tuple[str, str], list[Seen]],
-    left: float,
-    unknown: int,
-) -> None:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = WIDTH  # rich assumes 80 columns, which breaks the table
-    counts = Counter(each.state for each in seen)
-    shown = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    print(f"{request.table.name} at scale {request.scale}: {len(seen)} cells: {shown}")
-    table = RichTable("panel", "row", box=None, header_style="bold")
-    for head in ("cells", *STATES):
-        table.add_column(head, justify="right")
-    for (panel, title), cells in lines.items():
-        of_row = Counter(each.state for each in cells)
-        table.add_row(panel, title, str(len(cells)), *(str(of_row[state] or "-") for state in STATES))
-    console.print(table)
-    for state in ("running", "failed", "waiting"):
-        for each in seen:
-            if each.state == state and each.note:
-                earlier = "failed before: " if state == "waiting" else ""
-                print(f"{state}: {each.cell.label}: {earlier}{each.note}")
-    if counts["running"] + counts["waiting"]:
-        rate = f"at the pace of the finished cells with {max(1, counts['running'])} at a time"
-        some = f"about {duration(left)} {rate}" if left else ""
-        others = f"not known for {unknown} cell(s), of a kind that none is finished of" if unknown else ""
-        print(f"time left: {'; '.join(part for part in (some, others) if part)}")
-    print(f"store: {request.runtime.store_folder}")
-
-
-def _as_json(
-    request: Request,
-    seen: list[Seen],
-    lines: Mapping[tuple[str, str], list[Seen]],
-    left: float,
-    unknown: int,
-) -> None:
-    def counts(cells: Iterable[Seen]) -> dict[str, int]:
-        found = Counter(each.state for each in cells)
-        return {state: found[state] for state in STATES}
-
-    def told(each: Seen) -> dict[str, Any]:
-        known = {"state": each.state, "label": each.cell.label}
-        return (
-            known
-            | ({"heartbeat": each.beat} if each.beat else {})
-            | ({"failure": each.failure} if each.failure else {})
-        )
-
-    content = {
-        "table": request.table.name,
-        "scale": request.scale,
-        "store": str(request.runtime.store_folder),
-        "counts": counts(seen),
-        "rows": [
-            {"panel": panel, "row": row, "counts": counts(cells)} for (panel, row), cells in lines.items()
-        ],
-        "cells": {each.cell.id: told(each) for each in seen},
-        "seconds_left": left,
-        "cells_of_unknown_time": unknown,
-    }
-    print(json.dumps(content, indent=1))

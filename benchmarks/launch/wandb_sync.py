@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.cell import label_of
 from benchmarks.errors import UserError, one_line
 from benchmarks.launch.report_mirror import mirror_report
-from benchmarks.launch.request import Place, Request
+from benchmarks.launch.request import Position, Request
 from benchmarks.reports.render import write_report
 from benchmarks.results.card import Card, DamagedCardError
 from benchmarks.results.reading import load_card
@@ -89,7 +89,7 @@ def _send(runtime: Runtime, cards: Mapping[str, tuple[Card, str]], force: bool) 
     return int(sent + there < len(cards))
 
 
-def _send_report(request: Request, cards: Mapping[Place, Card | None], force: bool) -> bool:
+def _send_report(request: Request, cards: Mapping[Position, Card | None], force: bool) -> bool:
     """The report as it would be written now: drawn into a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (request.table, request.scale, request.seeds, cards, request.published())

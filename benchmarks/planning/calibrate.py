@@ -15,7 +15,7 @@ from benchmarks.planning.kinds import Kind, work_of
 from benchmarks.planning.memory import shown
 from benchmarks.planning.need import Need, need_of
 from benchmarks.planning.packing import ROUNDS, NoMoreError, Packing, find_packing
-from benchmarks.planning.worker import Worker
+from benchmarks.planning.worker import MeasuringProcess
 from benchmarks.results.provenance import versions
 from benchmarks.runtime import cores
 
@@ -76,12 +76,12 @@ class Calibrating:
         self.device, self.say, self.threads = device, say, threads
         self.engine = "eager" if engine == "auto" and device == "cpu" else engine
         self.seconds, self.begun = seconds, time.monotonic()
-        self.workers: list[Worker] = []
+        self.workers: list[MeasuringProcess] = []
         self.loaded = 0  # so many of the workers have what the packing is measured with
 
     def calibrate(self, asked: list[Asked]) -> Calibration:
         try:
-            self.workers.append(Worker(self.device, self.engine))
+            self.workers.append(MeasuringProcess(self.device, self.engine))
             ready = self.workers[0].ready()
             found = Calibration(
                 here(self.device),
@@ -156,7 +156,7 @@ class Calibrating:
     def _replace_first(self) -> None:
         """A worker that ran out of memory may be gone, or keep what it took."""
         self.workers.pop(0).close()
-        self.workers.insert(0, Worker(self.device, self.engine))
+        self.workers.insert(0, MeasuringProcess(self.device, self.engine))
         self.workers[0].ready()
 
     def _batch(self, asked: Asked, seconds: float) -> int | None:
@@ -212,7 +212,7 @@ class Calibrating:
             need = figures.memory_bytes or figures.computed.total
             if need * (count - max(self.loaded, 1)) > free:
                 raise NoMoreError(f"{shown(need)} each, {shown(free)} are free")
-            new = [Worker(self.device, self.engine) for _ in range(count - len(self.workers))]
+            new = [MeasuringProcess(self.device, self.engine) for _ in range(count - len(self.workers))]
             self.workers += new
             for worker in new:
                 worker.ready()

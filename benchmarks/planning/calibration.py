@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import one_line
-from benchmarks.planning.kinds import Kind, Work
+from benchmarks.planning.kinds import Kind, Workload
 from benchmarks.planning.memory import Memory
 from benchmarks.planning.need import Need
 from benchmarks.planning.packing import Level, Packing
@@ -46,7 +46,7 @@ class Figures:
         ""  # the label of the measured kind whose times stand here, in proportion to the FLOPs
     )
 
-    def cell_seconds(self, work: Work) -> float:
+    def cell_seconds(self, work: Workload) -> float:
         """A whole cell by itself."""
         training = work.steps * self.step_seconds
         return self.start_seconds + training + work.evaluated / self.evaluated_per_second

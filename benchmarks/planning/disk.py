@@ -14,7 +14,7 @@ CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
-class Disk:
+class DiskSpace:
     """Bytes. Cards, some kilobytes each, and the data sets as they are published are not in here."""
 
     weights: float  # that stay beside the cards
@@ -22,7 +22,7 @@ class Disk:
     decoded: float  # images as they are kept after decoding
 
 
-def disk_of(cells: Iterable[tuple[Memory, Source, list[str]]], workers: int, keep_weights: bool) -> Disk:
+def disk_of(cells: Iterable[tuple[Memory, Source, list[str]]], workers: int, keep_weights: bool) -> DiskSpace:
     """
     Args:
         cells: those still to be trained: memory, data set and sets of shifted test images of each.
@@ -37,4 +37,4 @@ def disk_of(cells: Iterable[tuple[Memory, Source, list[str]]], workers: int, kee
         for name in shifted:
             pixels = source.in_channels * source.image_size**2
             decoded[name, ""] = published_images(name) * pixels
-    return Disk(weights, sum(sorted(running)[-workers:]), sum(decoded.values()))
+    return DiskSpace(weights, sum(sorted(running)[-workers:]), sum(decoded.values()))

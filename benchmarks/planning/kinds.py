@@ -79,14 +79,14 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """How much a whole cell is."""
 
     steps: int  # of training
     evaluated: int  # images that pass forwards in evaluations; one backwards counts as two more
 
 
-def work_of(cell: Cell, source: Source) -> Work | None:
+def work_of(cell: Cell, source: Source) -> Workload | None:
     """None where the size of the data set is not known before it is read. AutoAttack is not counted: it is adaptive."""
     if source.counts is None:
         return None
@@ -105,7 +105,7 @@ def work_of(cell: Cell, source: Source) -> Work | None:
     shifted = sum(map(published_images, evaluation.shifted))
     modes = len(getattr(locate(cell.method.target), "modes", ("plain",)))
     steps = steps_per_epoch(train, recipe) * recipe.total_epochs
-    return Work(steps, round(modes * (test * passes + shifted)))
+    return Workload(steps, round(modes * (test * passes + shifted)))
 
 
 def published_images(name: str) -> int:

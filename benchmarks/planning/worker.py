@@ -24,7 +24,7 @@ LEAST, MOST = 3, 200
 WAIT_SECONDS = 100.0
 
 
-class Worker:
+class MeasuringProcess:
     """The side of the process that asks. All of its methods but :meth:`begin` wait for the answer.
 
     Args:
@@ -86,7 +86,7 @@ def _serve(pipe: Connection, device: str, engine: str) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     processor.keep_memory()
-    side = Side(device, engine)
+    side = Measurer(device, engine)
     answer: Any = resident_bytes()
     with contextlib.suppress(EOFError, OSError):  # who asked is gone
         while True:
@@ -100,7 +100,7 @@ def _serve(pipe: Connection, device: str, engine: str) -> None:
                     answer = MemoryError(one_line(error))
 
 
-class Side:
+class Measurer:
     """The side of the process that measures; its public methods are what can be asked."""
 
     def __init__(self, device: str, engine: str) -> None:

@@ -54,11 +54,6 @@ Metrics = Mapping[str, Any]
 """What a card holds of one inference mode, see :mod:`benchmarks.results.card`."""
 
 
-def by_type(metrics: Metrics, key: str = "error") -> dict[str, float]:
-    """e(c) of every type, and the clean measurement."""
-    return {CLEAN: metrics[CLEAN][key]} | {c: fmean(of[key]) for c, of in metrics["corrupted"].items()}
-
-
 def at_severity(metrics: Metrics, severity: int, key: str, types: Collection[str]) -> float:
     """m(s) of one severity, 1 to 5, over ``types``, which were measured."""
     return fmean(metrics["corrupted"][c][key][severity - 1] for c in types)
@@ -82,7 +77,7 @@ def mean(metrics: Metrics, key: str = "error", types: Collection[str] | None = N
 
 
 def corruption_errors(errors: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
-    """CE(c), and the ratio of clean errors, from both sides' :func:`by_type`; without those that divide by 0."""
+    """CE(c), and the ratio of clean errors, from e(c) and clean errors; without those that divide by 0."""
     return {c: error / baseline[c] for c, error in errors.items() if baseline.get(c)}
 
 

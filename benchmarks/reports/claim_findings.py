@@ -16,17 +16,17 @@ from benchmarks.reports.verdicts import (
     difference_from_stated,
     equivalence,
     every,
-    mean_ratio,
+    mean_of,
     most,
     orderings,
     paired,
 )
-from benchmarks.tables.claims import EACH, HIGHEST, Claim, Number, Ordering, Ratio
+from benchmarks.tables.claims import EACH, HIGHEST, Claim, Ordering, Ratio, StatedNumber
 from benchmarks.tables.table import FULL, Panel, Row, Scale, Table
 
 
 @dataclass(frozen=True)
-class Side:
+class Compared:
     """One of the numbers that a claim compares."""
 
     title: str
@@ -40,13 +40,13 @@ class ClaimFinding:
 
     claim: Claim
     panel: Panel | None
-    sides: tuple[Side, ...]
+    sides: tuple[Compared, ...]
     finding: Finding
 
 
 SECONDS = ("seconds", "seconds_per_epoch")
 ONE_SEED = "one seed has no spread; two or more are needed"
-Judged = tuple[tuple[Side, ...], Finding | Paired]
+Judged = tuple[tuple[Compared, ...], Finding | Paired]
 
 
 def judge_claims(table: Table, scale: Scale, samples: Samples) -> tuple[ClaimFinding, ...]:
@@ -78,14 +78,14 @@ def _places(table: Table, scale: Scale) -> list[tuple[Claim, Panel | None]]:
     places: list[tuple[Claim, Panel | None]] = []
     for claim in table.claims:
         about = [panel for panel in scale.panels if claim.is_about(panel.name)]
-        joint = isinstance(claim, Number) and claim.over != EACH
+        joint = isinstance(claim, StatedNumber) and claim.over != EACH
         places += [(claim, None)] if joint and about else [(claim, panel) for panel in about]
     return places
 
 
 def _judge(claim: Claim, panel: Panel | None, table: Table, scale: Scale, samples: Samples) -> Judged:
     rows = [table.row(name) for name in claim.rows]
-    if isinstance(claim, Number):
+    if isinstance(claim, StatedNumber):
         names = [p.name for p in scale.panels if claim.is_about(p.name)] if panel is None else [panel.name]
         return _number(claim, names, rows, scale, samples)
     assert panel is not None
@@ -96,31 +96,31 @@ def _judge(claim: Claim, panel: Panel | None, table: Table, scale: Scale, sample
 
 
 def _ratio(claim: Ratio, panel: str, rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
-    sides = tuple(Side(row.title, claim.metric, samples.of(panel, row, claim.metric)) for row in rows)
+    sides = tuple(Compared(row.title, claim.metric, samples.of(panel, row, claim.metric)) for row in rows)
     above, below = (side.sample for side in sides)
     if lacking := _lacking(above, below):
         return sides, lacking
-    seeds = [seed for seed in above.counted if below.counted.get(seed, 0) > 0]
-    firsts, seconds = [above.counted[s] for s in seeds], [below.counted[s] for s in seeds]
-    if len(seeds) < 2:
-        estimate = firsts[0] / seconds[0] if seeds else None
-        return sides, _too_few(len(seeds), estimate)
-    found = equivalence(mean_ratio(firsts, seconds), claim.expected, claim.margin)
-    apart = claim.metric.endswith(SECONDS) and not samples.same_machine(panel, rows, seeds)
-    if apart or scale.name != FULL:
-        reason = "timed on different machines" if apart else f"{scale.name} scale"
+    pairs = {seed: pair for seed, pair in _pairs(above, below).items() if pair[1] > 0}
+    ratios = [first / second for first, second in pairs.values()]
+    if len(ratios) < 2:
+        return sides, _too_few(len(ratios), ratios[0] if ratios else None)
+    found = equivalence(mean_of(ratios), claim.expected, claim.margin)
+    apart = claim.metric.endswith(SECONDS) and not samples.same_machine(panel, rows, list(pairs))
+    if reason := mismatch(scale, "timed on different machines" if apart else ""):
         return sides, replace(found, verdict=Verdict.PROTOCOL_MISMATCH, reason=reason, more_seeds=None)
     return sides, found
 
 
-def _number(claim: Number, panels: list[str], rows: Sequence[Row], scale: Scale, samples: Samples) -> Judged:
+def _number(
+    claim: StatedNumber, panels: list[str], rows: Sequence[Row], scale: Scale, samples: Samples
+) -> Judged:
     mains, minus = rows[: len(claim.row)], rows[len(claim.row) :]
     places = [(panel, row) for panel in panels for row in mains]
     found = [samples.of(panel, row, claim.metric) for panel, row in places]
     taken = [[samples.of(panel, other, claim.metric) for other in minus] for panel, _ in places]
-    sides = [Side(" and ".join(row.title for row in mains), claim.metric, _mean(found))]
+    sides = [Compared(" and ".join(row.title for row in mains), claim.metric, _mean(found))]
     sides += (
-        [Side(minus[0].title, claim.metric, _mean([part for parts in taken for part in parts]))]
+        [Compared(minus[0].title, claim.metric, _mean([part for parts in taken for part in parts]))]
         if minus
         else []
     )
@@ -131,8 +131,7 @@ def _number(claim: Number, panels: list[str], rows: Sequence[Row], scale: Scale,
     differences = [combine(pair, lambda numbers: numbers[0] - sum(numbers[1:])) for pair in pairs]
     values = list(combine(differences, max if claim.over == HIGHEST else fmean).counted.values())
     estimate = fmean(values) if values else None
-    if claim.mismatch or scale.name != FULL:
-        reason = claim.mismatch or f"{scale.name} scale"
+    if reason := mismatch(scale, claim.mismatch):
         return tuple(sides), Finding(Verdict.PROTOCOL_MISMATCH, reason, estimate)
     if exact(claim.metric) and values:
         return tuple(sides), compare_count(values, claim.expected, claim.margin)
@@ -151,14 +150,16 @@ def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples
     lower, *others = rows
     parts = [
         (
-            Side(lower.title, metric, samples.of(panel, lower, metric)),
-            Side(higher.title, metric, samples.of(panel, higher, metric)),
+            Compared(lower.title, metric, samples.of(panel, lower, metric)),
+            Compared(higher.title, metric, samples.of(panel, higher, metric)),
         )
         for higher in others
         for metric in metrics
     ]
     if not parts:  # no card tells which corruption types there are
-        sides = tuple(Side(row.title, claim.metric[0], samples.of(panel, row, "clean.error")) for row in rows)
+        sides = tuple(
+            Compared(row.title, claim.metric[0], samples.of(panel, row, "clean.error")) for row in rows
+        )
         return sides, _lacking(*(side.sample for side in sides)) or Finding(
             Verdict.INCONCLUSIVE, "not measured"
         )
@@ -179,15 +180,26 @@ def _ordering(claim: Ordering, panel: str, rows: Sequence[Row], samples: Samples
 
 def _paired(left: Sample, right: Sample) -> Finding | Paired:
     """The test of left < right, or why there is none."""
-    seeds = [seed for seed in left.counted if seed in right.counted]
-    firsts, seconds = [left.counted[s] for s in seeds], [right.counted[s] for s in seeds]
-    differences = [a - b for a, b in zip(firsts, seconds, strict=True)]
-    if len(seeds) < 2:
-        return _too_few(len(seeds), fmean(differences) if seeds else None)
+    pairs = _pairs(left, right).values()
+    differences = [below - above for below, above in pairs]
+    if len(differences) < 2:
+        return _too_few(len(differences), differences[0] if differences else None)
     if len({round(difference, 9) for difference in differences}) == 1:
         reason = "the seeds' differences do not differ to the last digit, which no test can judge"
         return Finding(Verdict.INCONCLUSIVE, reason, fmean(differences))
-    return paired(firsts, seconds)
+    return paired(*zip(*pairs, strict=True))
+
+
+def _pairs(left: Sample, right: Sample) -> dict[int, tuple[float, float]]:
+    """The numbers of each seed that counts on both sides."""
+    return {
+        seed: (number, right.counted[seed]) for seed, number in left.counted.items() if seed in right.counted
+    }
+
+
+def mismatch(scale: Scale, reason: str = "") -> str:
+    """Why a number must not face what was published: for a ``reason`` of its own, or the scale; empty: it may."""
+    return reason or ("" if scale.name == FULL else f"{scale.name} scale")
 
 
 def _too_few(seeds: int, estimate: float | None) -> Finding:

@@ -8,7 +8,7 @@ from functools import cache
 
 from benchmarks.cost.dom import MATERIALISED, PLAIN, ZERO_FILLED, NetworkSavings
 from benchmarks.cost.dom_savings import Distance
-from benchmarks.cost.latency import Ratio
+from benchmarks.cost.latency import TimeRatio
 from benchmarks.cost.trade_off import Point, TradeOff
 from benchmarks.registry import OWN_FOLDER
 from benchmarks.reports.sections import Grid
@@ -134,7 +134,7 @@ def latency_grid(networks: Sequence[NetworkSavings]) -> Grid | None:
     return Grid(["Network", "Every shadow layer shifted by", "FLOPs / plain", *headings], rows)
 
 
-def _ratio(ratio: Ratio) -> str:
+def _ratio(ratio: TimeRatio) -> str:
     return f"{plain(ratio.fastest)} ({plain(ratio.low)} to {plain(ratio.high)})"
 
 

@@ -14,6 +14,7 @@ from benchmarks.reports.claim_findings import (
     ONE_SEED,
     ClaimFinding,
     judge_claims,
+    mismatch,
     with_caveats,
     without_numbers,
 )
@@ -29,7 +30,7 @@ from benchmarks.reports.verdicts import (
 from benchmarks.results.card import Card
 from benchmarks.tables.claims import Claim
 from benchmarks.tables.published import Published, PublishedValue
-from benchmarks.tables.table import FULL, NOT_PRINTED, Column, Panel, Row, Scale, Table
+from benchmarks.tables.table import NOT_PRINTED, Column, Panel, Row, Scale, Table
 
 __all__ = ["Cards", "ClaimFinding", "Evidence", "Line", "Number", "Sample", "gather"]
 
@@ -153,8 +154,8 @@ def _judge(
     if value.value is None:
         return Finding(Verdict.NO_REFERENCE, value.reason)
     difference = None if sample.mean is None or sample.diverged else sample.mean - value.value
-    if column.mismatch or scale.name != FULL:
-        return Finding(Verdict.PROTOCOL_MISMATCH, column.mismatch or f"{scale.name} scale", difference)
+    if reason := mismatch(scale, column.mismatch):
+        return Finding(Verdict.PROTOCOL_MISMATCH, reason, difference)
     counted = list(sample.counted.values())
     return _compare(column, sample, counted, value, value.value, difference, sampling)
 

@@ -73,7 +73,7 @@ def relative_cost(evidence: Evidence, panel: str, line: Line) -> Sample:
 def cost_plot(evidence: Evidence, path: Path) -> None:
     """Bars of the seconds per epoch relative to the baseline row, lowest and highest seed as a thin line."""
     rows, panels = len(evidence.table.rows), len(evidence.scale.panels)
-    relative = evidence.table.baseline is not None
+    baseline = evidence.table.row(evidence.table.baseline) if evidence.table.baseline else None
     with panel_figure(evidence, path, 0.2 * rows + 0.55 + 0.3 / panels) as (figure, axes):
         for panel, axis in axes.items():
             lines = evidence.lines[panel]
@@ -87,13 +87,14 @@ def cost_plot(evidence: Evidence, path: Path) -> None:
                 )
                 low, high = min(sample.values.values()), max(sample.values.values())
                 axis.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=4)
-                text = f"{sample.mean:.2f} ×" if relative else f"{sample.mean:.3g} s"
+                text = f"{sample.mean:.2f} ×" if baseline else f"{sample.mean:.3g} s"
                 axis.text(high, place, f"  {text}", va="center", fontsize=8, in_layout=False)
             axis.set_yticks(range(rows), [line.row.title for line in lines], fontsize=8)
             axis.set_ylim(rows - 0.5, -0.5)
             axis.grid(False)
             axis.margins(x=0.12)
-        label_axes(figure, {}, "seconds per epoch" + (", relative to the baseline" if relative else ""), "")
+        divided = f", divided by those of {baseline.title}" if baseline else ""
+        label_axes(figure, {}, "seconds per epoch" + divided, "")
 
 
 def work(line: Line) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from benchmarks.reports.claim_findings import Side
+from benchmarks.reports.claim_findings import Compared
 from benchmarks.reports.evidence import ClaimFinding, Evidence, Line, Number
 from benchmarks.reports.measures import test_images
 from benchmarks.reports.text import (
@@ -87,7 +87,7 @@ def claim_details(evidence: Evidence) -> Grid:
     return Grid([*headings, "p → Holm", "Verdict", "Note"], rows)
 
 
-def _claim_side(side: Side) -> str:
+def _claim_side(side: Compared) -> str:
     return cost_text(side.sample) if side.metric.startswith("cost.") else spread_text(side.sample)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from benchmarks.reports.evidence import ClaimFinding, Evidence, Number, Sample
 from benchmarks.reports.verdicts import Finding, Verdict
-from benchmarks.tables.claims import Claim, Ordering, Ratio
-from benchmarks.tables.claims import Number as StatedNumber
+from benchmarks.tables.claims import Claim, Ordering, Ratio, StatedNumber
 
 MINUS = "\N{MINUS SIGN}"
 KINDS: dict[str, type[Claim] | None] = {

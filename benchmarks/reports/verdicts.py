@@ -77,7 +77,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A mean over runs with what is known of its error."""
 
     value: float
@@ -106,7 +106,7 @@ def sampling_error(error: float, images: int) -> float:
 
 def difference_from_published(
     values: Sequence[float], published: float, spread: float | None, runs: int | None, sampling: float = 0.0
-) -> Estimate:
+) -> MeanEstimate:
     """Our mean minus the published one. ``sampling``: standard error of the finite test set, in the unit of both."""
     fixed = []
     borrowing = math.inf
@@ -117,12 +117,12 @@ def difference_from_published(
         borrowing = paper_runs
     if sampling > 0:
         fixed.append((sampling**2, math.inf))
-    return Estimate(fmean(values) - published, stdev(values), len(values), borrowing, tuple(fixed))
+    return MeanEstimate(fmean(values) - published, stdev(values), len(values), borrowing, tuple(fixed))
 
 
-def difference_from_stated(values: Sequence[float]) -> Estimate:
+def difference_from_stated(values: Sequence[float]) -> MeanEstimate:
     """Our mean, to be held against a number that the paper states of one run, without a spread: ours stands for it."""
-    return Estimate(fmean(values), stdev(values), len(values), borrowing=1)
+    return MeanEstimate(fmean(values), stdev(values), len(values), borrowing=1)
 
 
 def compare_count(values: Sequence[float], expected: float, margin: float) -> Finding:
@@ -134,13 +134,12 @@ def compare_count(values: Sequence[float], expected: float, margin: float) -> Fi
     return Finding(Verdict.REPRODUCED if same else Verdict.DIFFERENT, "counted, without error", value)
 
 
-def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
-    """The mean over seeds of numerator / denominator."""
-    ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
-    return Estimate(fmean(ratios), stdev(ratios), len(ratios))
+def mean_of(values: Sequence[float]) -> MeanEstimate:
+    """The mean over seeds of what is held against nothing that has an error of its own, such as ratios of ours."""
+    return MeanEstimate(fmean(values), stdev(values), len(values))
 
 
-def decide(estimate: Estimate, expected: float, margin: float) -> Finding:
+def decide(estimate: MeanEstimate, expected: float, margin: float) -> Finding:
     """The verdict on: ``estimate`` is ``expected``, give or take ``margin``. Rules: module's docstring."""
     half = estimate.interval()[0]
     if half == 0:
@@ -155,7 +154,7 @@ def decide(estimate: Estimate, expected: float, margin: float) -> Finding:
     return Finding(verdict, "", estimate.value, estimate.value - half, estimate.value + half)
 
 
-def equivalence(estimate: Estimate, expected: float, margin: float) -> Finding:
+def equivalence(estimate: MeanEstimate, expected: float, margin: float) -> Finding:
     """As :func:`decide`, with the seeds that are still needed where that is INCONCLUSIVE."""
     found = decide(estimate, expected, margin)
     off = abs(estimate.value - expected)

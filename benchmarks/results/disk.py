@@ -8,20 +8,26 @@ order. That is what NFS promises; a local disk promises more. The simulation of 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
-from benchmarks.errors import UserError
+from benchmarks.errors import UserError, one_line
+from benchmarks.terminal import warn_once
 
 
 class DiskError(UserError):
     """The store can't be written to."""
 
 
+T = TypeVar("T")
+PATIENCE_SECONDS = 600.0
+"""So long the writing of a finished cell is tried on a disk that takes nothing."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -93,6 +99,40 @@ class Disk:
     def remove_folder(self, path: Path) -> None:
         """OSError where it is not empty."""
         path.rmdir()
+
+    def facts(self, path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+        """What a small JSON file says; empty where it is missing or makes no sense.
+
+        Args:
+            needed: keys without which it makes none.
+        """
+        try:
+            content = json.loads(self.read(path))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) and all(key in content for key in needed) else {}
+
+    def patiently(self, path: Path, write: Callable[[], T]) -> T:
+        """Do ``write`` for the file ``path``, again and again while the disk is full, read-only or out of reach.
+
+        Raises:
+            DiskError: for more than :data:`PATIENCE_SECONDS`.
+            FileExistsError: as ``write`` does.
+        """
+        begun = self.now()
+        while True:
+            try:
+                return write()
+            except FileExistsError:
+                raise
+            except OSError as error:
+                said = f"{path} can't be written: {error.strerror or one_line(error)}"
+                if self.now() - begun >= PATIENCE_SECONDS:
+                    raise DiskError(
+                        f"{said}; the cell's checkpoint is kept, make room and run it again"
+                    ) from error
+                warn_once(f"{said}; trying for {PATIENCE_SECONDS / 60:.0f} minutes")
+                self.wait(min(10.0, PATIENCE_SECONDS))
 
     def publish(self, path: Path, text: str, ready: Callable[[], None] = lambda: None) -> None:
         """A new file that appears whole, and once: FileExistsError for all but one of those who try.

@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -21,6 +21,19 @@ from benchmarks.terminal import warn, warn_once
 LOOK_SECONDS = 1.0
 BEATS = 12
 """So many renewals fit into a lease, at least: a slow server does not lose it."""
+
+
+class Reporting(Protocol):
+    """What the training of a cell reports to: the claim itself or, in another process, what leads to it."""
+
+    fraction: float
+    """How much of the training is done."""
+
+    def check(self) -> None:
+        """See :meth:`Heartbeat.check`."""
+
+    def watch_memory(self) -> int:
+        """See :meth:`Heartbeat.watch_memory`."""
 
 
 class Heartbeat:
@@ -40,7 +53,6 @@ class Heartbeat:
         self._started = time.time()
         self._beaten = 0.0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     @property
     def fraction(self) -> float:
@@ -67,13 +79,21 @@ class Heartbeat:
             self.say()
         except FileNotFoundError:  # paused since the claim, and the cell is finished
             raise LeaseLostError(f"another worker has cleared {self.path.parent}") from None
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.end()
+
+    def start(self) -> None:
+        """Beat from now on, beside what the process does."""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        self.end()
 
     def end(self) -> None:
         """Say nothing any more."""

@@ -6,7 +6,7 @@ weights/<id>.safetensors  its trained weights, there before the card; none with 
 work/<id>/lease/          who may work on the cell, see :mod:`benchmarks.results.lease`
 work/<id>/heartbeat.json  who runs the cell, since when, how far; tells others and decides nothing
 work/<id>/checkpoint.pt   where to continue; checkpoint.previous.pt where that can't be used
-work/<id>/failure.json    each failed try and why, and whether the cell was given up
+work/<id>/failure.json    each failed try and why, see :mod:`benchmarks.results.failures`
 work/<id>/stuck.txt       where it hung, if it did
 work/<id>/damaged/        files of it that could not be used; kept, unlike the others, when the cell is finished
 
@@ -16,32 +16,27 @@ work/<id>/damaged/        files of it that could not be used; kept, unlike the o
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.errors import UserError, one_line
+from benchmarks.errors import UserError
 from benchmarks.results.card import Card, check_card
 from benchmarks.results.code import Code, code, other_code
 from benchmarks.results.disk import Disk, DiskError
+from benchmarks.results.failures import Failures
 from benchmarks.results.heartbeat import LOOK_SECONDS, Heartbeat
 from benchmarks.results.lease import SECONDS, Lease, LeaseLostError, Leases
 from benchmarks.results.reading import read_card
-from benchmarks.terminal import warn_once
 
 if TYPE_CHECKING:
     from benchmarks.cell import Cell
     from benchmarks.runtime import Runtime
 
-T = TypeVar("T")
-PATIENCE_SECONDS = 600.0
-"""So long the writing of a finished cell is tried on a disk that takes nothing."""
 PROBE_BYTES = 65536
 """So much must fit on the disk for a store to be usable."""
 
@@ -57,6 +52,8 @@ class Store:
         disk, leases: what the folder lies on, and the leases there; the simulation has its own.
     """
 
+    heartbeats: type[Heartbeat] = Heartbeat
+
     def __init__(
         self,
         folder: Path,
@@ -67,9 +64,10 @@ class Store:
         disk: Disk | None = None,
         leases: Leases | None = None,
     ) -> None:
-        self.folder, self.cards, self.retries, self.code = folder, folder / "cards", retries, code
+        self.folder, self.cards, self.code = folder, folder / "cards", code
         self.disk = disk or Disk()
         self.leases = leases or Leases(self.disk, lease_seconds)
+        self.failures = Failures(self.disk, folder / "work", retries)
         if read_only:
             if not self.cards.is_dir():
                 raise UserError(
@@ -143,7 +141,7 @@ class Store:
         path = self.card_path(check_card(card)["id"])
         text = json.dumps(card, indent=1, sort_keys=True, allow_nan=False) + "\n"
         try:
-            self.patiently(path, lambda: self.disk.publish(path, text, check))
+            self.disk.patiently(path, lambda: self.disk.publish(path, text, check))
         except FileExistsError:
             raise LeaseLostError(f"another worker has finished cell {card['id']}") from None
         except DiskError as error:
@@ -152,28 +150,6 @@ class Store:
             raise DiskError(
                 f"{error}; the card lies in {aside}, move it to {path} when there is room"
             ) from error
-
-    def patiently(self, path: Path, write: Callable[[], T]) -> T:
-        """Do ``write`` for the file ``path``, again and again while the disk is full, read-only or out of reach.
-
-        Raises:
-            DiskError: for more than :data:`PATIENCE_SECONDS`.
-            FileExistsError: as ``write`` does.
-        """
-        begun = self.disk.now()
-        while True:
-            try:
-                return write()
-            except FileExistsError:
-                raise
-            except OSError as error:
-                said = f"{path} can't be written: {error.strerror or one_line(error)}"
-                if self.disk.now() - begun >= PATIENCE_SECONDS:
-                    raise DiskError(
-                        f"{said}; the cell's checkpoint is kept, make room and run it again"
-                    ) from error
-                warn_once(f"{said}; trying for {PATIENCE_SECONDS / 60:.0f} minutes")
-                self.disk.wait(min(10.0, PATIENCE_SECONDS))
 
     def enter(self) -> None:
         """See that nobody works here with other code; the store is this code's then. Called before anything is run.
@@ -189,7 +165,7 @@ class Store:
         self.disk.write(self.folder / "code.json", json.dumps(self.code.record(), indent=1) + "\n")
 
     def _stated_code(self) -> dict[str, Any]:
-        return self._file(self.folder / "code.json", ("digest", "name"))
+        return self.disk.facts(self.folder / "code.json", ("digest", "name"))
 
     def at_work(self, cell_ids: Iterable[str]) -> str | None:
         """Who works on one of the cells. A process of another machine is watched until it moves or its lease ends."""
@@ -223,7 +199,7 @@ class Store:
                 return None
             if lease.before and not self._advanced(cell_id):
                 died = f"its worker died: process {lease.before.pid} on {lease.before.host} was killed or crashed"
-                self.fail(cell_id, "", died, "")
+                self.failures.add(cell_id, died)
         except BaseException:
             lease.release()
             raise
@@ -248,9 +224,8 @@ class Store:
             return
         try:
             checkpoint = self.disk.stamp(self.work(cell_id) / "checkpoint.pt")
-            with Heartbeat(
-                self.work(cell_id) / "heartbeat.json", lease, self.disk, checkpoint=checkpoint
-            ) as heartbeat:
+            path = self.work(cell_id) / "heartbeat.json"
+            with self.heartbeats(path, lease, self.disk, checkpoint=checkpoint) as heartbeat:
                 yield heartbeat
         finally:
             self.release(cell_id, lease)
@@ -265,7 +240,7 @@ class Store:
 
     def _advanced(self, cell_id: str) -> bool:
         """Whether the worker that last said something of the cell has written a checkpoint of it."""
-        beat = self._file(self.work(cell_id) / "heartbeat.json", ("checkpoint",))
+        beat = self.disk.facts(self.work(cell_id) / "heartbeat.json", ("checkpoint",))
         return bool(beat) and beat["checkpoint"] != self.disk.stamp(self.work(cell_id) / "checkpoint.pt")
 
     def _clear(self, work: Path) -> None:
@@ -281,7 +256,7 @@ class Store:
 
     def heartbeat(self, cell_id: str) -> dict[str, Any]:
         """What the process that runs the cell last said of itself; empty where there is none."""
-        return self._file(self.work(cell_id) / "heartbeat.json", ("host", "time", "fraction"))
+        return self.disk.facts(self.work(cell_id) / "heartbeat.json", ("host", "time", "fraction"))
 
     def running(self, cell_id: str) -> dict[str, Any]:
         """The heartbeat of a cell that seems to be run, for showing; empty where nobody does, as after a kill.
@@ -298,59 +273,6 @@ class Store:
         said = self.heartbeat(cell_id)
         return said or {"host": holder.host, "pid": holder.pid, "time": renewed / 1e9, "fraction": 0.0}
 
-    def fail(self, cell_id: str, session: str, error: str, details: str, final: bool = False) -> None:
-        """Note that a try of a cell has failed.
-
-        Args:
-            final: trying again is of no use.
-        """
-        before = self.failure(cell_id)
-        attempt = {
-            "session": session,
-            "error": error,
-            "details": details,
-            "time": time.time(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
-        tries = before.get("tries", 0) + 1
-        known = {
-            **attempt,
-            "tries": tries,
-            "given_up": final or tries > self.retries,
-            "attempts": [*before.get("attempts", []), attempt],
-        }
-        self._write_failure(cell_id, known)
-
-    def failure(self, cell_id: str) -> dict[str, Any]:
-        """Why the last try failed, with all ``attempts`` and whether the cell is ``given_up``; empty if none did."""
-        return self._file(self.work(cell_id) / "failure.json", ("session", "error"))
-
     def settled(self, cell_id: str) -> bool:
         """Whether there is nothing to do for a cell: it is finished or given up."""
-        return self.has(cell_id) or self.given_up(cell_id) is not None
-
-    def given_up(self, cell_id: str) -> str | None:
-        """The error for which the cell is not tried any more; None where it is."""
-        failure = self.failure(cell_id)
-        return str(failure["error"]) if failure.get("given_up") else None
-
-    def forgive(self, cell_ids: set[str]) -> None:
-        """Try those of the cells again that were given up; what is known of their failures stays."""
-        for cell_id in cell_ids & self.begun():
-            if failure := self.failure(cell_id):
-                self._write_failure(cell_id, {**failure, "tries": 0, "given_up": False})
-
-    def _write_failure(self, cell_id: str, known: dict[str, Any]) -> None:
-        self.disk.make_folder(self.work(cell_id))
-        self.disk.write(
-            self.work(cell_id) / "failure.json", json.dumps(known, indent=1, sort_keys=True) + "\n"
-        )
-
-    def _file(self, path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-        """What a small file of the store says; empty where it is missing or makes no sense."""
-        try:
-            content = json.loads(self.disk.read(path))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) and all(key in content for key in needed) else {}
+        return self.has(cell_id) or self.failures.given_up(cell_id) is not None

@@ -28,7 +28,7 @@ class Process:
     turn: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Processes:
+class SimulatedTime:
     """The simulated time and who does something in it."""
 
     def __init__(self) -> None:
@@ -61,8 +61,7 @@ class Processes:
 
     def sleep(self, process: Process, seconds: float) -> None:
         """Let ``seconds`` pass for ``process``, while others do what they do."""
-        if self.now >= process.dies_at:
-            raise Death
+        self.must_live(process)
         until = min(self.now + seconds, process.dies_at)
         if not self._due or until < self._due[0][0]:  # nobody else is earlier
             self.now = until
@@ -70,6 +69,10 @@ class Processes:
             self._push(process, until - self.now)
             self._next()
             process.turn.acquire()
+        self.must_live(process)
+
+    def must_live(self, process: Process) -> None:
+        """Whatever a process does begins with this: the dead do nothing."""
         if self.now >= process.dies_at:
             raise Death
 

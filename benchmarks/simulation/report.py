@@ -17,24 +17,24 @@ from benchmarks.markdown import template
 from benchmarks.results.files import write_json, write_text
 from benchmarks.results.provenance import commit
 from benchmarks.simulation import table
-from benchmarks.simulation.table import Run, Table
+from benchmarks.simulation.table import Scenario, Simulation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation.report", description=__doc__)
     parser.add_argument("--cells", type=int, nargs="*", default=[], help="sizes of tables to simulate first")
-    parser.add_argument("--workers", type=int, default=Table.workers)
-    parser.add_argument("--seed", type=int, default=Table.seed)
+    parser.add_argument("--workers", type=int, default=Scenario.workers)
+    parser.add_argument("--seed", type=int, default=Scenario.seed)
     parser.add_argument("--reports", type=Path, default=Path("reports"), help="folder of store.md")
     options = parser.parse_args(arguments)
     folder = options.reports / "store"
     for cells in options.cells:
         print(f"simulating {options.workers} workers on {cells} cells", file=sys.stderr, flush=True)
-        asked = Table(cells=cells, workers=options.workers, seed=options.seed)
+        asked = Scenario(cells=cells, workers=options.workers, seed=options.seed)
         revision, dirty = commit()
         write_json(
             folder / f"{cells}.json",
-            {"asked": asdict(asked), "came": Run(asked)(), "commit": revision, "dirty": dirty},
+            {"asked": asdict(asked), "came": Simulation(asked)(), "commit": revision, "dirty": dirty},
         )
     path = options.reports / "store.md"
     write_text(path, markdown(folder))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results.disk import Disk
-from benchmarks.simulation.processes import Process, Processes
+from benchmarks.simulation.processes import Process, SimulatedTime
 
 NAMES_AN_OPERATION = 100
 """So many names an answer to READDIR holds."""
@@ -52,8 +52,8 @@ Folder = dict[str, Any]
 class Server:
     """What is really in the shared folder."""
 
-    def __init__(self, processes: Processes, conditions: Conditions, chance: random.Random) -> None:
-        self.processes, self.conditions, self.chance = processes, conditions, chance
+    def __init__(self, time: SimulatedTime, conditions: Conditions, chance: random.Random) -> None:
+        self.time, self.conditions, self.chance = time, conditions, chance
         self.root: Folder = {}
         self.operations: Counter[str] = Counter()
         self._free_at = 0.0
@@ -61,7 +61,7 @@ class Server:
     def serve(self, kind: str, count: int = 1) -> float:
         """The seconds that ``count`` operations take, with waiting for those of others."""
         self.operations[kind] += count
-        now = self.processes.now
+        now = self.time.now
         self._free_at = max(self._free_at, now) + count * self.conditions.service
         return self._free_at - now + self.chance.expovariate(1 / self.conditions.way)
 
@@ -75,7 +75,7 @@ class Server:
         return node
 
     def stamp(self) -> int:
-        return int(self.processes.now * 1e9)
+        return int(self.time.now * 1e9)
 
 
 @dataclass
@@ -96,32 +96,44 @@ class SharedFolder(Disk):
     def __init__(self, server: Server, host: Host, process: Process) -> None:
         self.server, self.host, self.process = server, host, process
         self.operations: Counter[str] = Counter()
+        self._rested = (0.0, 0)
 
     def now(self) -> float:
-        return self.server.processes.now + self.host.clock
+        return self.server.time.now + self.host.clock
 
     def wait(self, seconds: float) -> None:
-        self.server.processes.sleep(self.process, seconds)
+        self.server.time.sleep(self.process, seconds)
+        self.rest()
+
+    def rest(self) -> None:
+        """What the process does from here on is one piece of work, as after a wait."""
+        self._rested = (self.server.time.now, self.operations.total())
+
+    def since_rest(self) -> tuple[float, int]:
+        """Seconds and operations."""
+        now, before = self._rested
+        return self.server.time.now - now, self.operations.total() - before
 
     def _take(self, kind: str, count: int = 1) -> None:
         """The time of an operation passes; its effect comes at the end of it."""
+        self.server.time.must_live(self.process)
         self.operations[kind] += count
         seconds, bad, chance = self.server.serve(kind, count), self.server.conditions, self.server.chance
         if chance.random() < bad.pause:
             seconds += chance.uniform(0, bad.longest_pause)
-        self.wait(seconds)
+        self.server.time.sleep(self.process, seconds)
 
     def _look(self, kind: str, folder: Path, what: str, look: Callable[[], Any], count: int = 1) -> Any:
         """The answer that the host remembers or, else, the server's; None where there is no such thing."""
         until, answer = self.host.seen.get(folder, {}).get(what, (-1.0, None))
-        if until >= self.server.processes.now:
+        if until >= self.server.time.now:
             return answer
         self._take(kind, count)
         try:
             answer = look()
         except FileNotFoundError:
             answer = None
-        until = self.server.processes.now + self.server.chance.uniform(0, self.server.conditions.oldest_view)
+        until = self.server.time.now + self.server.chance.uniform(0, self.server.conditions.oldest_view)
         self.host.seen.setdefault(folder, {})[what] = (until, answer)
         return answer
 

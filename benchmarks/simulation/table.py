@@ -1,4 +1,4 @@
-"""A table filled by many workers in simulated time, with the store's own code, and what came of it."""
+"""A table filled by many workers in simulated time, with the workers' and the store's own code, and what came of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.launch.candidates import Came, Candidates
+from benchmarks.launch.candidates import Candidates
+from benchmarks.launch.workers import settle
 from benchmarks.results.card import COSTS, MEASURED, REQUIRED, SCHEMA
 from benchmarks.results.code import Code
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.lease import Holder, Lease, LeaseLostError, Leases
 from benchmarks.results.store import Store
-from benchmarks.simulation.processes import Process, Processes
+from benchmarks.simulation.processes import Process, SimulatedTime
 from benchmarks.simulation.shared_folder import Conditions, Host, Server, SharedFolder
 
 FOLDER = Path("/store")
@@ -30,7 +31,7 @@ RETRIES = 2
 
 
 @dataclass(frozen=True)
-class Table:
+class Scenario:
     """What is simulated. Seconds; shares of the cells."""
 
     cells: int = 20_000
@@ -46,36 +47,75 @@ class Table:
     seed: int = 0
 
 
-class Run:
+class NoLuckError(Exception):
+    """A try of a cell has failed."""
+
+
+class BeatenHeartbeat(Heartbeat):
+    """Has no thread, which would live in real time: whoever trains lets it beat."""
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+class ObservedStore(Store):
+    """The store as one simulated process has it; notes what each of its claims costs."""
+
+    heartbeats = BeatenHeartbeat
+
+    def __init__(self, disk: SharedFolder, leases: Leases, simulation: Simulation) -> None:
+        super().__init__(FOLDER, retries=RETRIES, code=Code("simulated"), disk=disk, leases=leases)
+        self._folder, self._simulation = disk, simulation
+
+    def acquire(self, cell_id: str) -> Lease | None:
+        lease = super().acquire(cell_id)
+        if lease is not None:
+            self._simulation.claims.append(self._folder.since_rest())
+            self._simulation.counts["taken over"] += lease.before is not None
+        return lease
+
+    def release(self, cell_id: str, lease: Lease) -> None:
+        super().release(cell_id, lease)
+        self._folder.rest()
+
+
+class Simulation:
     """One simulation of a table."""
 
-    def __init__(self, table: Table) -> None:
-        self.table, self.processes = table, Processes()
-        self.chance = random.Random(table.seed)
-        self.server = Server(self.processes, table.conditions, self.chance)
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario, self.time = scenario, SimulatedTime()
+        self.chance = random.Random(scenario.seed)
+        self.server = Server(self.time, scenario.conditions, self.chance)
         self.server.root.update(store={})
-        self.ids = [f"{number:016x}" for number in range(table.cells)]
-        self.seconds = {cell: self.chance.expovariate(1 / table.cell_seconds) for cell in self.ids}
-        ill = {"once": table.fails_once, "always": table.fails_always, "kills": table.kills_always, "": 1.0}
+        self.ids = [f"{number:016x}" for number in range(scenario.cells)]
+        self.seconds = {cell: self.chance.expovariate(1 / scenario.cell_seconds) for cell in self.ids}
+        ill = {
+            "once": scenario.fails_once,
+            "always": scenario.fails_always,
+            "kills": scenario.kills_always,
+            "": 1.0,
+        }
         self.illness = {
             cell: next(i for i, share in ill.items() if self.chance.random() < share) for cell in self.ids
         }
         self.counts: Counter[str] = Counter()
         self.trained = 0.0
-        self.claims: list[
-            tuple[float, int]
-        ] = []  # seconds and operations from a cell's end or a pause to a claim
+        # Seconds and operations from a cell's end or a pause to a claim.
+        self.claims: list[tuple[float, int]] = []
         self.cards: Counter[str] = Counter()
-        self.open = table.workers  # places of workers that are not done
-        hosts = range(-(-table.workers // table.workers_a_host))
+        self.open = scenario.workers  # places of workers that are not done
+        hosts = range(-(-scenario.workers // scenario.workers_a_host))
         self.hosts = [Host(f"host{n}", self.chance.uniform(0, 1e6)) for n in hosts]
         self.alive: dict[tuple[str, int], Process] = {}  # by machine and process
-        for place in range(table.workers):
-            self._start(self.hosts[place // table.workers_a_host], self.chance.uniform(0, 10))
+        for place in range(scenario.workers):
+            self._start(self.hosts[place // scenario.workers_a_host], self.chance.uniform(0, 10))
 
     def _start(self, host: Host, after: float) -> None:
-        lifetime = self.chance.expovariate(1 / self.table.worker_lifetime)
-        self.processes.start(lambda process: self._live(process, host), after, lifetime)
+        lifetime = self.chance.expovariate(1 / self.scenario.worker_lifetime)
+        self.time.start(lambda process: self._live(process, host), after, lifetime)
 
     def _live(self, process: Process, host: Host) -> None:
         """A worker's process; when it ends before its work does, another takes its place."""
@@ -91,75 +131,51 @@ class Run:
                 self.counts["deaths"] += 1
                 self._start(host, RESTART_SECONDS)
 
-    def _store(self, disk: SharedFolder, machine: str) -> Store:
+    def _work(self, process: Process, host: Host, machine: str) -> None:
+        """A worker's real life, but for the training."""
+
         def dead(holder: Holder) -> bool:
             if holder.machine != machine:
                 return False
-            return self.alive[machine, holder.pid].dies_at <= self.processes.now
+            return self.alive[machine, holder.pid].dies_at <= self.time.now
 
-        leases = Leases(disk, LEASE_SECONDS, (disk.host.name, disk.process.pid, machine), dead)
-        return Store(FOLDER, retries=RETRIES, code=Code("simulated"), disk=disk, leases=leases)
+        def run(cell: str, heartbeat: Heartbeat) -> None:
+            try:
+                self._train(store, disk, cell, heartbeat)
+            except LeaseLostError:
+                self.counts["found out that the lease is lost"] += 1
+                raise
+            except Exception as error:
+                if not isinstance(error, NoLuckError):
+                    self.time.errors.append(error)  # of the simulation, not of what it simulates
+                raise
 
-    def _work(self, process: Process, host: Host, machine: str) -> None:
-        """What benchmarks.launch.workers does, with training simulated."""
         disk = SharedFolder(self.server, host, process)
-        store = self._store(disk, machine)
+        store = ObservedStore(
+            disk, Leases(disk, LEASE_SECONDS, (host.name, process.pid, machine), dead), self
+        )
         store.enter()
         candidates = Candidates(self.ids, store, random.Random(self.chance.random()))
-        free, operations = self.processes.now, disk.operations.total()
-        while candidates:
-            cell = candidates.next()
-            if cell is None:
-                disk.wait(candidates.pause())
-                free, operations = self.processes.now, disk.operations.total()
-                continue
-            lease = store.acquire(cell)
-            if lease is None:
-                candidates.tell(cell, Came.BUSY)
-                continue
-            self.claims.append((self.processes.now - free, disk.operations.total() - operations))
-            self.counts["taken over"] += lease.before is not None
-            candidates.tell(cell, self._run_cell(store, disk, cell, lease))
-            free, operations = self.processes.now, disk.operations.total()
+        disk.rest()
+        settle(candidates, store, run)
 
-    def _run_cell(self, store: Store, disk: SharedFolder, cell: str, lease: Lease) -> Came:
-        try:
-            if store.given_up(cell):
-                return Came.SETTLED
-            self._train(store, disk, cell, lease)
-            return Came.SETTLED
-        except LeaseLostError:
-            self.counts["found out that the lease is lost"] += 1
-            return Came.BUSY
-        except RuntimeError as error:
-            lease.renew()
-            store.fail(cell, "", str(error), "")
-            return Came.SETTLED if store.given_up(cell) else Came.FAILED
-        finally:
-            store.release(cell, lease)
-
-    def _train(self, store: Store, disk: SharedFolder, cell: str, lease: Lease) -> None:
+    def _train(self, store: Store, disk: SharedFolder, cell: str, heartbeat: Heartbeat) -> None:
         """Beats, checkpoints, and a card at the end, as a trained cell makes them; training alone is not real."""
-        work = store.work(cell)
-        checkpoint = work / "checkpoint.pt"
-        heartbeat = Heartbeat(work / "heartbeat.json", lease, disk, checkpoint=disk.stamp(checkpoint))
+        checkpoint = store.work(cell) / "checkpoint.pt"
         try:
             done = float(disk.read(checkpoint))
         except FileNotFoundError:
             done = 0.0
-        saved = done
-        with suppress(FileNotFoundError):
-            heartbeat.say()
-        total = self.seconds[cell]
+        saved, total, illness = done, self.seconds[cell], self.illness[cell]
         while done < total:
             step = min(BEAT_SECONDS, total - done)
             disk.wait(step)
             self.trained += step
             done += step
-            if self.illness[cell] == "kills" and done > total / 2:
-                self.processes.kill(disk.process)
-            if self.illness[cell] == "always" or (self.illness[cell] == "once" and not store.failure(cell)):
-                raise RuntimeError("no luck")
+            if illness == "kills" and done > total / 2:
+                self.time.kill(disk.process)
+            if illness == "always" or (illness == "once" and not store.failures.of(cell)):
+                raise NoLuckError
             heartbeat.fraction = done / total
             with suppress(OSError):  # as the heartbeat's thread does
                 heartbeat.beat()
@@ -167,12 +183,11 @@ class Run:
                 heartbeat.check()
                 with suppress(OSError):  # as the trainer does
                     disk.write(checkpoint, str(done))
-                    self._note_late_write(lease)
+                    self._note_late_write(heartbeat.lease)
                 saved = done
-        self.counts["trained to the end"] += 1
+                self.counts["trained to the end"] += done >= total
         store.write(card(cell), heartbeat.check)
         self.cards[cell] += 1
-        heartbeat.end()
 
     def _note_late_write(self, lease: Lease) -> None:
         """A process that is paused between its check and its write: then the checkpoint goes back a little."""
@@ -182,7 +197,7 @@ class Run:
     def __call__(self) -> dict[str, Any]:
         """Run it; what came of it."""
         self._restart_hosts()
-        self.processes.run()
+        self.time.run()
         return self._outcome()
 
     def _restart_hosts(self) -> None:
@@ -190,21 +205,21 @@ class Run:
 
         def watch(host: Host) -> None:
             def live(process: Process) -> None:
-                due = self.chance.expovariate(1 / self.table.host_lifetime)
+                due = self.chance.expovariate(1 / self.scenario.host_lifetime)
                 while self.open:
-                    self.processes.sleep(process, min(WATCH_SECONDS, due))
+                    self.time.sleep(process, min(WATCH_SECONDS, due))
                     due -= WATCH_SECONDS
                     if due > 0:
                         continue
-                    due = self.chance.expovariate(1 / self.table.host_lifetime)
+                    due = self.chance.expovariate(1 / self.scenario.host_lifetime)
                     for (machine, _), worker in self.alive.items():
-                        if machine == f"{host.name}-{host.boot}" and worker.dies_at > self.processes.now:
-                            self.processes.kill(worker)
+                        if machine == f"{host.name}-{host.boot}" and worker.dies_at > self.time.now:
+                            self.time.kill(worker)
                     host.boot += 1
                     host.seen.clear()
                     self.counts["hosts restarted"] += 1
 
-            self.processes.start(live, 0.0, float("inf"))
+            self.time.start(live, 0.0, float("inf"))
 
         for host in self.hosts:
             watch(host)
@@ -221,12 +236,12 @@ class Run:
         ill = {cell for cell in self.ids if self.illness[cell] in ("always", "kills")}
         seconds = sorted(seconds for seconds, _ in self.claims)
         operations = [count for _, count in self.claims]
-        cells, total = self.table.cells, self.server.operations.total()
+        cells, total = self.scenario.cells, self.server.operations.total()
         return {
             "cells": cells,
-            "workers": self.table.workers,
+            "workers": self.scenario.workers,
             "hosts": len(self.hosts),
-            "hours": self.processes.now / 3600,
+            "hours": self.time.now / 3600,
             "cards": len(finished),
             "lost": len(set(self.ids) - finished - given_up),
             "finished_twice": sum(1 for count in self.cards.values() if count > 1),

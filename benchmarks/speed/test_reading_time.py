@@ -20,7 +20,7 @@ from benchmarks.launch.request import Request
 from benchmarks.registry import entries, lookup
 from benchmarks.results.card import COSTS, MEASURED, SCHEMA
 from benchmarks.results.store import Store
-from benchmarks.tables.table import load_table
+from benchmarks.tables.reading import load_table
 
 PLAN_BAR = 1.0  # seconds
 READ_BAR = 2.0  # seconds for a thousand cards

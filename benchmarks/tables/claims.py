@@ -1,6 +1,6 @@
 """Claims: published statements that can be true or false, as data.
 
-Every claim is judged on each panel by itself, but for a :class:`Number` that is taken over several panels. How:
+Every claim is judged on each panel by itself, but for a :class:`StatedNumber` that is taken over several panels. How:
 ``docs/verdicts.md`` and :mod:`benchmarks.reports.verdicts`.
 """
 
@@ -118,7 +118,7 @@ class Ratio(Claim):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number(Claim):
+class StatedNumber(Claim):
     """The metric of ``row``, less that of ``minus`` where there is one, is ``expected``, give or take ``margin``.
 
     ``over``: on ``each`` panel, the ``mean`` over the panels and rows, or the ``highest`` of them. ``mismatch``: why
@@ -152,8 +152,8 @@ class Number(Claim):
             raise UserError(f"{where}: several rows need over: {MEAN} or over: {HIGHEST}")
 
 
-CLAIMS: dict[str, type[Ordering] | type[Ratio] | type[Number]] = {
-    cls.kind: cls for cls in (Ordering, Ratio, Number)
+CLAIMS: dict[str, type[Ordering] | type[Ratio] | type[StatedNumber]] = {
+    cls.kind: cls for cls in (Ordering, Ratio, StatedNumber)
 }
 LISTS = {"ordering": ("metric", "higher"), "number": ("row",)}
 """Keys that may be a single name where the claim has several."""

@@ -73,7 +73,7 @@ def test_a_plug_in_joins_our_table_by_one_option(weightaug: CommandLine) -> None
     request = Request.parse(
         "damp/table2", "smoke", 1, ["method=sgd recipe.momentum=0.5"], ["recipe.epochs=1"], "reports"
     )
-    places = {row for _, row, _ in request.places}
+    places = {row for _, row, _ in request.positions}
     assert "sgd-recipe.momentum=0.5" in places
     assert len(request.cells) == 2 * 9
     assert all(cell.recipe.epochs == 1 for cell in request.cells.values())

@@ -166,7 +166,7 @@ def test_a_lease_of_another_machine_ends_when_it_was_seen_unchanged_for_its_leng
         theirs.renew()
     theirs.release()  # takes nothing away from who has it now
     mine.renew()
-    assert "worker died" in ours.failure("aa")["error"]
+    assert "worker died" in ours.failures.of("aa")["error"]
 
 
 def test_of_two_that_take_over_at_once_one_wins(tmp_path: Path) -> None:

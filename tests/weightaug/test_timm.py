@@ -10,7 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from small_networks import gradients
-from test_copies import assert_stacked_equals_loop
+from stacked_copies import assert_stacked_equals_loop
 from torch import nn
 
 from baselines import SAM, SGD

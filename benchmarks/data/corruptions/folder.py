@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from benchmarks.data.corruptions import Table, corrupt
+from benchmarks.data.corruptions import ParameterTable, corrupt
 from benchmarks.data.corruptions.manifest import Copy, Settings, checksum
 from benchmarks.data.corruptions.pictures import Picture, UnreadableError, read_picture, write_picture
 from benchmarks.data.image_folder import SUFFIXES
@@ -107,7 +107,7 @@ def make_copy(
     total, settled = len(images) * len(combinations), 0
     names = target_names(images, settings.suffix)
     with Copy(out, settings, names) as copy, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        worker = Worker(source, copy, outcome, settings, threads, device)
+        worker = Copying(source, copy, outcome, settings, threads, device)
         for batch in worker.batches(names, combinations):
             for done in worker.corrupt(batch):
                 settled += done
@@ -116,7 +116,7 @@ def make_copy(
 
 
 @dataclass
-class Worker:
+class Copying:
     """The steps of :func:`make_copy`."""
 
     source: Path
@@ -160,7 +160,7 @@ class Worker:
             part = [(task, picture) for task, picture in batch if (name, severity) in task.missing]
             images = torch.stack([picture.pixels for _, picture in part]).to(self.device)
             numbers = torch.tensor([derive_seed("image", task.source) for task, _ in part])
-            table: Table = self.settings.parameters
+            table: ParameterTable = self.settings.parameters
             corrupted = corrupt(images, name, severity, table, numbers, self.settings.seed).cpu()
             files = self.threads.map(self._encode, [picture for _, picture in part], corrupted)
             for (task, picture), content in zip(part, files, strict=True):

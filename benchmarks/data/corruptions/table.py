@@ -16,7 +16,7 @@ from benchmarks.terminal import warn
 
 SEVERITIES = (1, 2, 3, 4, 5)
 Corruption = Callable[..., Tensor]
-Table = Mapping[str, Sequence[Any]]
+ParameterTable = Mapping[str, Sequence[Any]]
 """Corruption -> for each severity its parameter, or the list of its parameters."""
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -71,7 +71,7 @@ def read_table(name: str) -> dict[str, list[Any]]:
     return check_severities(read_yaml(known[name].path))
 
 
-def check_severities(table: Table) -> dict[str, list[Any]]:
+def check_severities(table: ParameterTable) -> dict[str, list[Any]]:
     """The table, or an error that names the entry which can't be used."""
     for name, values in table.items():
         if name not in CORRUPTIONS:
@@ -95,7 +95,7 @@ def parameters(name: str, value: Any) -> dict[str, float]:
     return dict(zip(wanted, given, strict=True))
 
 
-def without_missing(table: Table) -> dict[str, Sequence[Any]]:
+def without_missing(table: ParameterTable) -> dict[str, Sequence[Any]]:
     """The table without what can't be made on this machine: frost, where its photographs are not installed."""
     if "frost" not in table or photograph_folder() is not None:
         return dict(table)

@@ -25,7 +25,7 @@ from benchmarks.planning.calibration import Calibration, Figures
 from benchmarks.planning.kinds import Kind, work_of
 from benchmarks.planning.need import need_of
 from benchmarks.planning.packing import Level, Packing
-from benchmarks.planning.worker import Side
+from benchmarks.planning.worker import Measurer
 from benchmarks.results.provenance import hardware
 from benchmarks.runtime import Runtime, cores
 from benchmarks.training.trainer import Trainer
@@ -201,8 +201,8 @@ def test_a_bound_is_the_arithmetic_at_the_peak_rate() -> None:
 
 def test_a_cell_takes_about_as_long_as_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the processor time of one thread, measured before and after, so that the machine's load says little."""
-    monkeypatch.setattr(Side, "_now", lambda self: time.process_time())
-    monkeypatch.setattr(Side, "_forget", lambda self: None)  # would give memory of the other tests back
+    monkeypatch.setattr(Measurer, "_now", lambda self: time.process_time())
+    monkeypatch.setattr(Measurer, "_forget", lambda self: None)  # would give memory of the other tests back
     threads = torch.get_num_threads()
     for method in ("sgd", "damp"):
         cell = smoke(f"method={method}", "recipe.epochs=1")
@@ -210,7 +210,7 @@ def test_a_cell_takes_about_as_long_as_is_told(monkeypatch: pytest.MonkeyPatch) 
         work = work_of(cell, source)
         assert work is not None
         trainer = Trainer(cell, source, source.load(Path()), "cpu")
-        side = Side("cpu", "eager")
+        side = Measurer("cpu", "eager")
         side.load(Kind.of(cell, source), cell.recipe.batch_size, work.steps, 1)
         before = side.step_seconds(0.3)
         begun = time.process_time()

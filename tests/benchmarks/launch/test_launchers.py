@@ -78,7 +78,7 @@ def test_what_device_workers_elsewhere_have(
 
 def work_in(folder: Path, device: str = "cpu") -> Work:
     cell, runtime = load([f"store={folder}"])
-    return Work((cell,), runtime, device, 1, "group", "command", "session")
+    return Work((cell,), runtime, device, 1, "group", "command")
 
 
 @dataclass(frozen=True)

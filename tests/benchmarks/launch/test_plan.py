@@ -47,7 +47,7 @@ def test_states_of_cells(weightaug: CommandLine) -> None:
     beat = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "fraction": 0.25}
     write_json(work / ids[2] / "heartbeat.json", beat)
     assert Store(Path("runs")).acquire(ids[2]) is not None
-    write_json(work / ids[3] / "failure.json", {"session": "x", "error": "no luck"})
+    write_json(work / ids[3] / "failure.json", {"error": "no luck"})
     dead = {**beat, "pid": 2**22 + 1}  # what a killed process leaves
     write_json(work / ids[4] / "heartbeat.json", dead)
     (Path("runs/cards") / f"{ids[4]}.json").write_text('{"schema": 1')
@@ -76,7 +76,8 @@ def test_what_is_missing_is_named(weightaug: CommandLine, monkeypatch: pytest.Mo
     assert done.returncode == 0
     missing = [line for line in done.stdout.splitlines() if line.startswith("missing: ")]
     assert missing[0] == "missing: a CUDA device (none is used)"
-    assert "imagenet/train" in missing[1] and "147,897,477,120 bytes" in missing[1]
+    assert "imagenet/train" in missing[1] and "147,897,477,120 bytes" in done.stdout
+    assert max(line.count(" bytes, ") for line in done.stdout.splitlines()) == 1
     assert [
         name for name in ("imagenet-c", "imagenet_a", "imagenet_hard") if not any(name in m for m in missing)
     ] == []
@@ -166,11 +167,11 @@ def test_bad_only(only: list[str], said: str) -> None:
 
 def test_the_command_that_makes_the_report_again_is_true() -> None:
     part = request("method=damp", seeds="0,2")
-    cards = {place: {"id": cell} if cell in part.asked else None for place, cell in part.places.items()}
+    cards = {place: {"id": cell} if cell in part.asked else None for place, cell in part.positions.items()}
     assert part.again(cards).endswith("--scale smoke --seeds 0,2 --only method=damp")
-    everything = {place: {"id": cell} for place, cell in part.places.items()}
+    everything = {place: {"id": cell} for place, cell in part.positions.items()}
     assert part.again(everything).endswith("--scale smoke --seeds 0,2")  # others trained the rest
-    assert request(seeds="3").again(dict.fromkeys(request(seeds="3").places)).endswith("--seeds 3")
+    assert request(seeds="3").again(dict.fromkeys(request(seeds="3").positions)).endswith("--seeds 3")
 
 
 def test_a_report_shows_finished_cells_that_were_not_asked_for(weightaug: CommandLine) -> None:
@@ -211,7 +212,7 @@ def test_strangers_among_cards_are_named_and_the_rest_is_reported(weightaug: Com
 
 @pytest.mark.parametrize("name", entries("table"))
 def test_every_table_can_be_planned_soon(name: str, weightaug: CommandLine) -> None:
-    from benchmarks.tables.table import load_table
+    from benchmarks.tables.reading import load_table
 
     for scale in load_table(entries("table")[name].path, name).scales:
         command = ("reproduce", name, "--scale", scale, "--dry-run")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine
+from command_line import ROOT, CommandLine, environment
 from planned_cards import card, put
 
-from benchmarks.launch import status
+from benchmarks.launch import status, status_view
 from benchmarks.launch.request import Request
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.store import Store
@@ -38,8 +42,8 @@ def test_states_of_cells(weightaug: CommandLine) -> None:
     heartbeat._fraction = 0.5
     heartbeat.say()
     for _ in range(2):
-        store.fail(ids[3], "", "no luck", "")
-    store.fail(ids[4], "", "once", "")
+        store.failures.add(ids[3], "no luck")
+    store.failures.add(ids[4], "once")
     before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
     told = weightaug(*TABLE, *ONLY, "--seeds", "6")
     assert told.returncode == 0, told.stderr
@@ -71,8 +75,62 @@ def test_a_table_of_a_thousand_cells_is_told_at_once(
     reads: list[Path] = []
     monkeypatch.setattr(status, "load_card", lambda path, cell: reads.append(path))
     begun = time.process_time()
-    status.show(request, as_json=False)
+    status_view.show(request)
     assert f"{len(request.asked)} done" in capsys.readouterr().out
     assert len(request.asked) > 1000
     assert not reads
     assert time.process_time() - begun < 1.0
+
+
+def test_a_pipe_gets_a_line_whenever_cells_have_come_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = Request.parse("damp/table2", "smoke", "2", [], [], "reports", ONLY[1::2])
+    first, second = request.asked
+    store = Store(Path("runs"))
+    steps = iter(
+        [
+            lambda: None,
+            lambda: put(card(request.cells[first])),
+            lambda: None,
+            lambda: store.failures.add(second, "no luck"),
+        ]
+    )
+    monkeypatch.setattr(status_view.time, "sleep", lambda seconds: next(steps)())
+    assert status_view.watch(request) == 0
+    lines = capsys.readouterr().out.splitlines()
+    begin = lines.index("store: runs")
+    assert lines[0] == "damp/table2 at scale smoke: 2 cells: 2 waiting"
+    assert [line.partition(" cells: ")[2] for line in lines[begin + 1 :]] == [
+        "1 done, 1 waiting",
+        "1 done, 1 failed",
+    ]
+    assert status_view.watch(request) == 0  # nothing is left to wait for
+    assert "1 done, 1 failed" in capsys.readouterr().out
+
+
+def test_a_terminal_is_redrawn_until_ctrl_c(tmp_path: Path) -> None:
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.cli", *TABLE, *ONLY, "--watch"],
+        cwd=tmp_path,
+        env=environment(str(ROOT)) | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=inside,
+        stderr=subprocess.PIPE,
+    )
+    os.close(inside)
+    shown = b""
+    while b"store: runs" not in shown:
+        shown += os.read(terminal, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    assert process.stderr is not None and process.stderr.read() == b""
+    assert b"3 cells: 3 waiting" in shown
+    process.stderr.close()
+    os.close(terminal)
+
+
+def test_watching_is_for_persons(weightaug: CommandLine) -> None:
+    done = weightaug(*TABLE, "--watch", "--json")
+    assert done.returncode == 2 and "not allowed with argument" in done.stderr

@@ -5,24 +5,25 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.cell import Cell
-from benchmarks.config import load
 from benchmarks.errors import PassingError, UserError
-from benchmarks.launch import devices, workers
 from benchmarks.launch.candidates import Came, Candidates
+from benchmarks.launch.workers import Run, attempt, settle
+from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.store import Store
-from benchmarks.runtime import Runtime
 from benchmarks.simulation.table import card
 
+ID = "0123456789abcdef"
 
-def tried(folder: Path, cell: Cell) -> Came:
-    store = Store(folder, retries=2)
-    return workers._try(cell, Runtime(store=str(folder)), "cpu", store, "table", "command", "session")
+
+def failing(error: BaseException) -> Run:
+    def run(cell_id: str, heartbeat: Heartbeat) -> None:
+        raise error
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -34,37 +35,36 @@ def tried(folder: Path, cell: Cell) -> Came:
     ],
 )
 def test_a_failing_cell_is_tried_as_often_as_it_makes_sense(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int, said: str
+    tmp_path: Path, error: Exception, tries: int, said: str
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(devices, "run_on_devices", fail)
-    cell = load([])[0]
-    came = [tried(tmp_path, cell) for _ in range(tries)]
+    store = Store(tmp_path, retries=2)
+    came = [attempt(ID, store, failing(error)) for _ in range(tries)]
     assert came == [Came.FAILED] * (tries - 1) + [Came.SETTLED]
-    assert Store(tmp_path).given_up(cell.id) == said
-    assert len(Store(tmp_path).failure(cell.id)["attempts"]) == tries
-    monkeypatch.undo()
-    assert tried(tmp_path, cell) is Came.SETTLED  # and not run
+    assert store.failures.given_up(ID) == said
+    assert len(store.failures.of(ID)["attempts"]) == tries
+    assert attempt(ID, store, failing(KeyboardInterrupt("was run"))) is Came.SETTLED
 
 
-def test_a_lost_lease_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise LeaseLostError("gone")
-
-    monkeypatch.setattr(devices, "run_on_devices", fail)
-    cell = load([])[0]
+def test_a_lost_lease_is_no_failure(tmp_path: Path) -> None:
+    store = Store(tmp_path)
     with pytest.raises(LeaseLostError):
-        tried(tmp_path, cell)
-    assert Store(tmp_path).failure(cell.id) == {}
+        attempt(ID, store, failing(LeaseLostError("gone")))
+    assert store.failures.of(ID) == {}
+
+
+def test_a_worker_leaves_when_others_have_all_that_is_left(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Store(tmp_path)
+    with other.claim(ID) as heartbeat:
+        assert heartbeat is not None
+        settle(Candidates([ID], store), store, failing(KeyboardInterrupt("was run")), idle_seconds=0.1)
+    assert not store.has(ID)
 
 
 def test_candidates_are_all_cells_once_and_the_busy_ones_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     ids = [f"{number:016x}" for number in range(30)]
     store.write(card(ids[3]))
-    store.fail(ids[4], "", "given up", "")
+    store.failures.add(ids[4], "given up")
     candidates = Candidates(ids, store, random.Random(0))
     seen: list[str] = []
     while len(seen) < 28:

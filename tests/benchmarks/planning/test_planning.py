@@ -15,7 +15,7 @@ from benchmarks.errors import UserError
 from benchmarks.planning.demand import LiveBytes, peak_of
 from benchmarks.planning.devices import device_called, known_device
 from benchmarks.planning.disk import disk_of
-from benchmarks.planning.kinds import Kind, Work, published_images, work_of
+from benchmarks.planning.kinds import Kind, Workload, published_images, work_of
 from benchmarks.planning.memory import Memory, held
 from benchmarks.planning.need import need_of
 from benchmarks.planning.network import network_of
@@ -69,7 +69,7 @@ def test_declared_numbers_of_images_are_those_that_are_read() -> None:
 
 
 def test_the_work_of_a_cell() -> None:
-    def work(*overrides: str) -> Work:
+    def work(*overrides: str) -> Workload:
         cell = load(["dataset=synthetic", "dataset.train_images=100", "dataset.test_images=10", *overrides])[
             0
         ]
@@ -78,7 +78,7 @@ def test_the_work_of_a_cell() -> None:
         return found
 
     few = ("recipe.batch_size=30", "recipe.epochs=2", "recipe.epochs_factor=2", "recipe.drop_last=false")
-    assert work(*few) == Work(steps=16, evaluated=10)
+    assert work(*few) == Workload(steps=16, evaluated=10)
     assert work(*few, "method=was", "evaluation.official_was=true").evaluated == 2 * 10 * (1 + 4)
     attacked = work("evaluation.fgsm_epsilon=0.1", "evaluation.pgd_epsilon=0.1", "evaluation.pgd_steps=5")
     assert attacked.evaluated == 10 * (1 + 4 + 16)

@@ -27,7 +27,7 @@ from benchmarks.reports.evidence import Evidence, gather
 from benchmarks.reports.render import card_text, digest, markdown
 from benchmarks.results.card import MEASURED
 from benchmarks.tables.published import load_published
-from benchmarks.tables.table import load_table
+from benchmarks.tables.reading import load_table
 
 GOLDEN = Path(__file__).parent / "golden"
 STORE = GOLDEN / "cards"
@@ -69,7 +69,7 @@ def _cards(scale: str) -> Cards:
     for card in {id(card): card for card in made.values() if card}.values():
         for metrics in (card["metrics"] or {}).values():
             metrics["corrupted"] = _types_of_digits(metrics["corrupted"])
-    for place, cell_id in request(scale).places.items():
+    for place, cell_id in request(scale).positions.items():
         if made[place] is not None:
             made[place] |= {
                 "id": cell_id,
@@ -97,7 +97,7 @@ def cards(scale: str) -> Cards:
 
 def damaged() -> dict[str, str]:
     """File name -> text of the cards that are set aside: cut off, foreign, another's; and a second copy of one."""
-    places = request("smoke").places
+    places = request("smoke").positions
     cut, foreign, wrong = (places["resnet", "was-aom", seed] for seed in SEEDS)
     good = cards("smoke")["vit", "sgd", 0]
     return {

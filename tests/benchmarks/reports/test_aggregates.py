@@ -26,6 +26,11 @@ def grid(of: dict[str, Any], types: tuple[str, ...]) -> np.ndarray:
     return np.array([of["corrupted"][name]["error"] for name in types])
 
 
+def by_type(of: dict[str, Any]) -> dict[str, float]:
+    """The clean error, and the mean over severities of each type."""
+    return {"clean": of["clean"]["error"]} | {name: grid(of, (name,)).mean() for name in of["corrupted"]}
+
+
 def test_fifteen_and_four_types() -> None:
     assert len(set(STANDARD)) == 15 and len(set(NINETEEN)) == 19
 
@@ -36,9 +41,6 @@ def test_means(types: tuple[str, ...]) -> None:
     assert aggregates.mean(of, types=types) == pytest.approx(grid(of, types).mean())
     assert aggregates.by_severity(of, types=types) == pytest.approx(list(grid(of, types).mean(0)))
     assert aggregates.mean(of) == pytest.approx(grid(of, NINETEEN).mean())
-    by_type = aggregates.by_type(of)
-    assert by_type.pop("clean") == of["clean"]["error"]
-    assert list(by_type.values()) == pytest.approx(list(grid(of, NINETEEN).mean(1)))
 
 
 def test_a_mean_over_types_that_are_not_all_there_is_none() -> None:
@@ -50,7 +52,7 @@ def test_a_mean_over_types_that_are_not_all_there_is_none() -> None:
 
 def test_corruption_errors_are_ratios_of_sums() -> None:
     ours, baseline = metrics(1), metrics(2)
-    ratios = aggregates.corruption_errors(aggregates.by_type(ours), aggregates.by_type(baseline))
+    ratios = aggregates.corruption_errors(by_type(ours), by_type(baseline))
     for name in NINETEEN:
         sums = [grid(of, (name,)).sum() for of in (ours, baseline)]
         assert ratios[name] == pytest.approx(sums[0] / sums[1])
@@ -60,7 +62,7 @@ def test_corruption_errors_are_ratios_of_sums() -> None:
     assert aggregates.mean_corruption_error(ratios) == pytest.approx(np.mean([ratios[n] for n in NINETEEN]))
     with_clean = aggregates.mean_corruption_error(ratios, STANDARD, clean=True)
     assert with_clean == pytest.approx(np.mean([*over, ratios["clean"]]))
-    itself = aggregates.corruption_errors(aggregates.by_type(ours), aggregates.by_type(ours))
+    itself = aggregates.corruption_errors(by_type(ours), by_type(ours))
     assert set(itself.values()) == {1.0}
 
 

@@ -16,7 +16,7 @@ from fake_cards import TYPES, fake_cards
 from benchmarks.reports.claim_findings import ClaimFinding
 from benchmarks.reports.evidence import Evidence, gather
 from benchmarks.reports.verdicts import Verdict
-from benchmarks.tables.table import load_table
+from benchmarks.tables.reading import load_table
 
 SEEDS = (0, 1, 2)
 RAW: dict[str, Any] = yaml.safe_load("""

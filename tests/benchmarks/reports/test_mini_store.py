@@ -47,7 +47,7 @@ def test_damaged_cards_are_named_and_set_aside(weightaug: CommandLine, tmp_path:
 
 
 def test_nothing_but_damaged_cards_is_an_error(weightaug: CommandLine, tmp_path: Path) -> None:
-    name = f"{request('smoke').places['resnet', 'was-aom', 0]}.json"
+    name = f"{request('smoke').positions['resnet', 'was-aom', 0]}.json"
     (tmp_path / name).write_text(damaged()[name])
     with registered():
         done = weightaug("report", "test/golden", "--scale", "smoke", "--cards", str(tmp_path))

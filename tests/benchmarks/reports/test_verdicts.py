@@ -15,7 +15,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from benchmarks.reports.verdicts import (
     ALPHA,
     POWER,
-    Estimate,
+    MeanEstimate,
     Paired,
     Verdict,
     decide,
@@ -23,7 +23,7 @@ from benchmarks.reports.verdicts import (
     difference_from_published,
     equivalence,
     every,
-    mean_ratio,
+    mean_of,
     most,
     orderings,
     paired,
@@ -44,7 +44,7 @@ def largest_share(rate: float, experiments: int) -> float:
 @pytest.mark.parametrize("margin", [0.02, 0.05, 0.1, 0.3])
 @pytest.mark.parametrize("expected", [0.7, 0.9, 1.0, 1.1])
 def test_ratio_is_statsmodels_equivalence_test(expected: float, margin: float) -> None:
-    finding = equivalence(mean_ratio(SAMPLE, [1.0] * 4), expected, margin)
+    finding = equivalence(mean_of(SAMPLE), expected, margin)
     p = DescrStatsW(SAMPLE).ttost_mean(expected - margin, expected + margin)[0]
     assert (finding.verdict is Verdict.REPRODUCED) == (p <= ALPHA)
     low, high = DescrStatsW(SAMPLE).tconfint_mean(2 * ALPHA)
@@ -89,7 +89,7 @@ def test_orderings_are_scipy_and_holm() -> None:
 
 
 def test_runs_that_do_not_differ_decide_nothing() -> None:
-    finding = equivalence(mean_ratio([1.0, 1.0], [1.0, 1.0]), 1.0, 0.1)
+    finding = equivalence(mean_of([1.0, 1.0]), 1.0, 0.1)
     assert finding.verdict is Verdict.INCONCLUSIVE and "last digit" in finding.reason
 
 
@@ -116,7 +116,7 @@ def test_no_number_of_seeds_beats_the_papers_own_uncertainty() -> None:
 
 
 def test_seeds_needed_for_equivalence_decide_it() -> None:
-    few = Estimate(0.01, 0.1, 3)
+    few = MeanEstimate(0.01, 0.1, 3)
     finding = equivalence(few, 0.0, 0.1)
     assert finding.verdict is Verdict.INCONCLUSIVE and finding.more_seeds is not None
     rng = np.random.default_rng(0)
@@ -124,7 +124,8 @@ def test_seeds_needed_for_equivalence_decide_it() -> None:
     for _ in range(500):
         values = rng.normal(0.01, 0.1, total)
         wins += (
-            decide(Estimate(values.mean(), values.std(ddof=1), total), 0, 0.1).verdict is Verdict.REPRODUCED
+            decide(MeanEstimate(values.mean(), values.std(ddof=1), total), 0, 0.1).verdict
+            is Verdict.REPRODUCED
         )
     assert 0.74 < wins / 500 < 0.9
 
@@ -268,5 +269,7 @@ def test_the_verdict_follows_the_interval(values: list[float], published: float,
 @given(errors, st.floats(1, 99), st.floats(-20, 20))
 def test_the_verdict_does_not_depend_on_the_side(values: list[float], published: float, shift: float) -> None:
     estimate = difference_from_published(values, published, 0.3, 3, sampling_error(published, 1000))
-    mirrored = Estimate(-estimate.value, estimate.spread, estimate.runs, estimate.borrowing, estimate.fixed)
+    mirrored = MeanEstimate(
+        -estimate.value, estimate.spread, estimate.runs, estimate.borrowing, estimate.fixed
+    )
     assert decide(estimate, shift, 1.0).verdict is decide(mirrored, -shift, 1.0).verdict

@@ -16,7 +16,7 @@ import pytest
 from interrupted_runs import small_trainer
 
 from benchmarks.errors import UserError
-from benchmarks.results import store as store_module
+from benchmarks.results import disk as disk_module
 from benchmarks.results.code import Code, code
 from benchmarks.results.disk import Disk, DiskError
 from benchmarks.results.heartbeat import Heartbeat
@@ -81,7 +81,7 @@ def test_a_worker_that_died_with_other_code_does_not_keep_the_store(tmp_path: Pa
 
 def test_settings_choose_the_store(tmp_path: Path) -> None:
     store = Store.of(Runtime(store=str(tmp_path), retries=5, lease_seconds=7))
-    assert (store.retries, store.leases.seconds, store.code) == (5, 7, code())
+    assert (store.failures.retries, store.leases.seconds, store.code) == (5, 7, code())
     assert code().name.endswith(f"(code {code().digest})")
     assert Store.of(Runtime(store=str(tmp_path), mixed_versions="allow")).code is None
     for wrong in ({"mixed_versions": "both"}, {"retries": -1}, {"lease_seconds": 0.1}):
@@ -91,16 +91,19 @@ def test_settings_choose_the_store(tmp_path: Path) -> None:
 
 def test_a_cell_is_given_up_after_its_tries_and_tried_again_on_request(tmp_path: Path) -> None:
     store = Store(tmp_path, retries=1)
-    store.fail("aa", "first", "no luck", "where")
-    assert (store.given_up("aa"), store.settled("aa")) == (None, False)
-    store.fail("aa", "second", "no luck again", "there")
-    assert store.given_up("aa") == "no luck again"
-    assert [attempt["error"] for attempt in store.failure("aa")["attempts"]] == ["no luck", "no luck again"]
-    store.forgive({"aa", "bb"})
-    assert store.given_up("aa") is None
-    assert len(store.failure("aa")["attempts"]) == 2
-    store.fail("aa", "third", "of no use", "", final=True)
-    assert store.given_up("aa") == "of no use"
+    store.failures.add("aa", "no luck", "where")
+    assert (store.failures.given_up("aa"), store.settled("aa")) == (None, False)
+    store.failures.add("aa", "no luck again", "there")
+    assert store.failures.given_up("aa") == "no luck again"
+    assert [attempt["error"] for attempt in store.failures.of("aa")["attempts"]] == [
+        "no luck",
+        "no luck again",
+    ]
+    store.failures.forgive({"aa", "bb"})
+    assert store.failures.given_up("aa") is None
+    assert len(store.failures.of("aa")["attempts"]) == 2
+    store.failures.add("aa", "of no use", "", final=True)
+    assert store.failures.given_up("aa") == "of no use"
 
 
 def test_deaths_count_as_failed_tries_unless_the_cell_has_advanced(tmp_path: Path) -> None:
@@ -119,9 +122,11 @@ def test_deaths_count_as_failed_tries_unless_the_cell_has_advanced(tmp_path: Pat
             checkpoint.write_text(host)
         return store
 
-    tries = [die(f"host{n}", advance).failure("aa").get("tries", 0) for n, advance in enumerate((1, 0, 0, 0))]
+    tries = [
+        die(f"host{n}", advance).failures.of("aa").get("tries", 0) for n, advance in enumerate((1, 0, 0, 0))
+    ]
     assert tries == [0, 0, 1, 2]  # the first had advanced, the others had not; each is counted by the next
-    assert die("host4", False).given_up("aa") is not None
+    assert die("host4", False).failures.given_up("aa") is not None
 
 
 def test_who_has_lost_the_lease_writes_nothing(tmp_path: Path) -> None:
@@ -218,7 +223,7 @@ def test_a_card_waits_for_room_or_is_kept_elsewhere(
     store.write(card("aa"))
     assert store.has("aa")
     assert os.strerror(number) in capsys.readouterr().err
-    monkeypatch.setattr(store_module, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(disk_module, "PATIENCE_SECONDS", 0.05)
     store = Store(tmp_path, disk=Full(float("inf"), number))
     with pytest.raises(
         DiskError, match=rf"{os.strerror(number)}.*the card lies in .*weightaug-bb\.json, move it"

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.results.lease import Lease, LeaseLostError
 from benchmarks.simulation.shared_folder import Conditions, SharedFolder
-from benchmarks.simulation.table import Run, Table
+from benchmarks.simulation.table import Scenario, Simulation
 
 CALM = Conditions(lost_answer=0.0, pause=0.0)
 
@@ -18,7 +18,7 @@ CALM = Conditions(lost_answer=0.0, pause=0.0)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_cell_is_lost_and_none_finished_twice(seed: int) -> None:
     bad = Conditions(lost_answer=0.02, pause=0.003)
-    table = Table(
+    scenario = Scenario(
         cells=150,
         workers=15,
         workers_a_host=3,
@@ -27,7 +27,7 @@ def test_no_cell_is_lost_and_none_finished_twice(seed: int) -> None:
         conditions=bad,
         seed=seed,
     )
-    came = Run(table)()
+    came = Simulation(scenario)()
     assert (came["lost"], came["finished_twice"]) == (0, 0)
     assert came["cards"] + came["given_up"] == 150
     assert came["deaths"] > 10
@@ -36,14 +36,14 @@ def test_no_cell_is_lost_and_none_finished_twice(seed: int) -> None:
 
 
 def test_the_simulation_repeats_itself() -> None:
-    table = Table(cells=30, workers=5, worker_lifetime=200.0)
-    assert Run(table)() == Run(table)()
+    scenario = Scenario(cells=30, workers=5, worker_lifetime=200.0)
+    assert Simulation(scenario)() == Simulation(scenario)()
 
 
 def test_a_claim_costs_the_same_in_a_large_store() -> None:
     def claims(cells: int) -> dict[str, Any]:
         lasting = {"worker_lifetime": 1e9, "host_lifetime": 1e9, "cell_seconds": 20.0}
-        return Run(Table(cells=cells, workers=8, conditions=CALM, **lasting))()  # type: ignore[arg-type]
+        return Simulation(Scenario(cells=cells, workers=8, conditions=CALM, **lasting))()  # type: ignore[arg-type]
 
     small, large = claims(60), claims(480)
     assert large["operations_per_claim"]["mean"] < 1.3 * small["operations_per_claim"]["mean"]
@@ -67,5 +67,5 @@ def test_the_simulation_notices_a_store_that_does_not_keep_its_promise(
 
     monkeypatch.setattr(Lease, "renew", careless)
     monkeypatch.setattr(SharedFolder, "link", overwrite)
-    came = Run(Table(cells=60, workers=12, conditions=Conditions(pause=0.003)))()
+    came = Simulation(Scenario(cells=60, workers=12, conditions=Conditions(pause=0.003)))()
     assert came["finished_twice"] > 0

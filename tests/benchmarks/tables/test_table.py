@@ -18,7 +18,7 @@ from benchmarks.errors import UserError
 from benchmarks.reports.aggregates import C_BAR, STANDARD
 from benchmarks.tables.claims import Ordering, Ratio
 from benchmarks.tables.published import load_published
-from benchmarks.tables.table import load_table
+from benchmarks.tables.reading import load_table
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 TABLES = sorted((CONFIGS / "table").rglob("*.yaml"))

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_evaluation import CELLS, EXAMPLES
 
-from benchmarks.evaluation.share import Share
+from benchmarks.evaluation.own_batches import OwnBatches
 from benchmarks.training.processes import Processes
 
 
 @given(total=st.integers(1, 300), size=st.integers(1, 40), count=st.integers(1, 9))
 def test_every_batch_has_one_process(total: int, size: int, count: int) -> None:
-    shares = [Share(Processes(rank, count), size) for rank in range(count)]
-    assert [place for share in shares for place in share.places(total).tolist()] == list(range(total))
-    assert all(share.own(total).start * size in share.places(total) for share in shares if share.own(total))
-    assert max(len(share.own(total)) for share in shares) <= -(-total // (size * count))
+    every = [OwnBatches(Processes(rank, count), size) for rank in range(count)]
+    assert [place for own in every for place in own.places(total).tolist()] == list(range(total))
+    assert all(own.numbers(total).start * size in own.places(total) for own in every if own.numbers(total))
+    assert max(len(own.numbers(total)) for own in every) <= -(-total // (size * count))
 
 
 @pytest.fixture(scope="module")

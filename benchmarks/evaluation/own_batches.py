@@ -13,7 +13,7 @@ from benchmarks.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
-class Share:
+class OwnBatches:
     """Neighbouring whole batches for each process, so that every batch is one that a single process has.
 
     Attributes:
@@ -23,15 +23,15 @@ class Share:
     processes: Processes = ALONE
     size: int = 1
 
-    def own(self, total: int) -> range:
+    def numbers(self, total: int) -> range:
         """The numbers of this process's batches of ``total`` images; there may be none."""
         rank, count, batches = self.processes.rank, self.processes.count, -(-total // self.size)
         return range(rank * batches // count, (rank + 1) * batches // count)
 
     def places(self, total: int) -> Tensor:
         """Which of ``total`` images are in them, int64 [n] on the CPU."""
-        own = self.own(total)
-        return torch.arange(total)[own.start * self.size : own.stop * self.size]
+        numbers = self.numbers(total)
+        return torch.arange(total)[numbers.start * self.size : numbers.stop * self.size]
 
     def batches(
         self, images: ImageSet, skip: Callable[[int], None]
@@ -41,13 +41,13 @@ class Share:
         Args:
             skip: is told of so many batches, before and after, that are other processes'.
         """
-        own, places = self.own(len(images)), self.places(len(images))
-        skip(own.start)
-        if own:
+        numbers, places = self.numbers(len(images)), self.places(len(images))
+        skip(numbers.start)
+        if numbers:
             read = images.read(places, self.size)
-            for number, (x, labels), of_batch in zip(own, read, places.split(self.size), strict=True):
+            for number, (x, labels), of_batch in zip(numbers, read, places.split(self.size), strict=True):
                 yield number, x, labels, of_batch
-        skip(-(-len(images) // self.size) - own.stop)
+        skip(-(-len(images) // self.size) - numbers.stop)
 
     def whole(self, examples: list[Tensor], device: torch.device) -> Tensor:
         """[K, N] of all images, in their order, from the [K, n] of each of this process's batches on ``device``."""
@@ -57,5 +57,5 @@ class Share:
         return torch.cat([batch for of_process in gathered for batch in of_process], 1).to(device)
 
 
-EVERYTHING = Share()
+EVERYTHING = OwnBatches()
 """What a single process evaluates."""
