@@ -88,12 +88,10 @@ class Work:
 
 def work_of(cell: Cell, source: Source) -> Work | None:
     """None where the size of the data set is not known before it is read. AutoAttack is not counted: it is adaptive."""
-    if source.counts is None:
+    train = training_images(source)
+    if train is None or source.counts is None:
         return None
-    train, test = source.counts
-    if source.split == "validation":
-        test = round(train * VALIDATION_SHARE)
-        train -= test
+    test = source.counts[1] if source.split != "validation" else source.counts[0] - train
     recipe, evaluation = cell.recipe, cell.evaluation
     passes = 1.0 + (len(SEVERITIES) * len(source.corruptions) if evaluation.corruptions else 0)
     if evaluation.fgsm_epsilon is not None:
@@ -106,6 +104,14 @@ def work_of(cell: Cell, source: Source) -> Work | None:
     modes = len(getattr(locate(cell.method.target), "modes", ("plain",)))
     steps = steps_per_epoch(train, recipe) * recipe.total_epochs
     return Work(steps, round(modes * (test * passes + shifted)))
+
+
+def training_images(source: Source) -> int | None:
+    """How many there are, without those that are held back for validation; None where that is not known."""
+    if source.counts is None:
+        return None
+    train = source.counts[0]
+    return train - round(train * VALIDATION_SHARE) if source.split == "validation" else train
 
 
 def published_images(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -89,6 +90,49 @@ def test_stopped_and_then_killed_it_ends_with_the_same_bits(
         assert card[key] == undisturbed[key], key
 
 
+def as_by_torchrun(folders: tuple[Path, Path], *settings: str) -> list[tuple[int, str, str]]:
+    """How two processes end that meet as torchrun lets them, each in a folder of its own, as on two machines."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    runs = [
+        start(folder, *COMMAND, *settings, among={**os.environ, **meeting, "RANK": str(rank)})
+        for rank, folder in enumerate(folders)
+    ]
+    ends = [run.communicate(timeout=100) for run in runs]
+    return [(run.returncode, *end) for run, end in zip(runs, ends, strict=True)]
+
+
+def test_the_first_of_several_machines_alone_tells_and_writes(tmp_path: Path) -> None:
+    folders = (tmp_path / "a", tmp_path / "b")
+    for folder in folders:
+        folder.mkdir()
+    first, second = as_by_torchrun(folders, "recipe.batch_size=65", "method=sgd")
+    assert first[::2] == (
+        2,
+        "weightaug: error: recipe.batch_size=65 can't be divided by devices=2; use devices=5 or 13\n",
+    )
+    assert second == (2, "", "")
+    assert list(tmp_path.rglob("*")) == [*folders]
+    first, second = as_by_torchrun(folders, "recipe.epochs=1", "method=sgd")
+    assert first[0] == 0, first
+    assert "card: runs/cards/" in first[1]
+    assert second == (0, "", "")
+    assert list(folders[1].iterdir()) == []
+    card = json.loads(next((folders[0] / "runs" / "cards").glob("*.json")).read_text())
+    assert card["provenance"]["devices"] == 2
+
+
+def test_nothing_is_made_for_what_is_refused(weightaug: CommandLine) -> None:
+    for command in (("run",), ("reproduce", "damp/table1", "--scale", "smoke")):
+        done = weightaug(
+            *command, "device=cpu", "devices=3", "method=damp" if command == ("run",) else "seed=0"
+        )
+        assert done.returncode == 2
+    assert list(Path().iterdir()) == []
+
+
 def test_bad_input_is_one_line(weightaug: CommandLine) -> None:
     for settings, message in (
         (["method=damp", "devices=16"], "devices=16 is more than method.sub_batches=8"),
@@ -159,6 +203,12 @@ def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="devices=2, but torchrun has started 4 processes"):
         Runtime(devices=2)
     assert Runtime(devices=4).devices == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert Runtime().resolve_device() == "cuda"  # of the four processes elsewhere the devices are others
+    with pytest.raises(
+        UserError, match="has started 8 processes on this machine, and there are 5 GPUs for them"
+    ):
+        Runtime(device="cuda:3").resolve_device()
 
 
 def test_times_of_other_numbers_of_devices_are_not_compared() -> None:
