@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import psutil
 import pytest
 import torch
 from command_line import CommandLine, start
+from machines import on_machines
 
 from benchmarks.errors import PassingError, UserError
 from benchmarks.interruption import Interrupted
@@ -90,35 +90,17 @@ def test_stopped_and_then_killed_it_ends_with_the_same_bits(
         assert card[key] == undisturbed[key], key
 
 
-def as_by_torchrun(folders: tuple[Path, Path], *settings: str) -> list[tuple[int, str, str]]:
-    """How two processes end that meet as torchrun lets them, each in a folder of its own, as on two machines."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    runs = [
-        start(folder, *COMMAND, *settings, among={**os.environ, **meeting, "RANK": str(rank)})
-        for rank, folder in enumerate(folders)
-    ]
-    ends = [run.communicate(timeout=100) for run in runs]
-    return [(run.returncode, *end) for run, end in zip(runs, ends, strict=True)]
-
-
 def test_the_first_of_several_machines_alone_tells_and_writes(tmp_path: Path) -> None:
     folders = (tmp_path / "a", tmp_path / "b")
     for folder in folders:
         folder.mkdir()
-    first, second = as_by_torchrun(folders, "recipe.batch_size=65", "method=sgd")
-    assert first[::2] == (
-        2,
-        "weightaug: error: recipe.batch_size=65 can't be divided by devices=2; use devices=5 or 13\n",
-    )
-    assert second == (2, "", "")
-    assert list(tmp_path.rglob("*")) == [*folders]
-    first, second = as_by_torchrun(folders, "recipe.epochs=1", "method=sgd")
-    assert first[0] == 0, first
-    assert "card: runs/cards/" in first[1]
-    assert second == (0, "", "")
+    commands = [[*COMMAND, "method=sgd", *more] for more in (["recipe.batch_size=65"], ["recipe.epochs=1"])]
+    first, second = on_machines(folders, *commands)
+    refused = "recipe.batch_size=65 can't be divided by devices=2; use devices=5 or 13"
+    assert first[0] == [2, "", f"weightaug: error: {refused}\n"]
+    assert first[1][0] == 0, first
+    assert "card: runs/cards/" in first[1][1]
+    assert second == [[2, "", ""], [0, "", ""]]
     assert list(folders[1].iterdir()) == []
     card = json.loads(next((folders[0] / "runs" / "cards").glob("*.json")).read_text())
     assert card["provenance"]["devices"] == 2
