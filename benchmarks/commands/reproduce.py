@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on",
         metavar="DEVICE",
-        help="with --dry-run: plan for a known device, such as a100_80gb, instead of this machine; see `weightaug list "
-        "devices`",
+        help="with --dry-run: plan for known devices, such as a100_80gb or 8xh200, instead of this machine; see "
+        "`weightaug list devices`",
     )
 
 

@@ -44,7 +44,7 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
 
     Args:
         every_cell: with each cell's id, state and label.
-        on: a known device to plan for (config group ``device``); None: what the launcher has.
+        on: known devices to plan for, see :func:`benchmarks.launch.place.known_place`; None: what the launcher has.
     """
     check_shares(request)
     runtime = request.runtime

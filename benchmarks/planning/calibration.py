@@ -46,9 +46,9 @@ class Figures:
         ""  # the label of the measured kind whose times stand here, in proportion to the FLOPs
     )
 
-    def cell_seconds(self, work: Work) -> float:
-        """A whole cell by itself."""
-        training = work.steps * self.step_seconds
+    def cell_seconds(self, work: Work, devices: int = 1) -> float:
+        """A whole cell by itself. On several devices, whose work this is, steps are at best as many times as fast."""
+        training = work.steps * self.step_seconds / devices
         return self.start_seconds + training + work.evaluated / self.evaluated_per_second
 
 

@@ -83,11 +83,16 @@ class Work:
     """How much a whole cell is."""
 
     steps: int  # of training
-    evaluated: int  # images that pass forwards in evaluations; one backwards counts as two more
+    # Images that pass forwards in evaluations, on the device with the most; one backwards counts as two more.
+    evaluated: int
 
 
-def work_of(cell: Cell, source: Source) -> Work | None:
-    """None where the size of the data set is not known before it is read. AutoAttack is not counted: it is adaptive."""
+def work_of(cell: Cell, source: Source, devices: int = 1) -> Work | None:
+    """None where the size of the data set is not known before it is read. AutoAttack is not counted: it is adaptive.
+
+    Args:
+        devices: that train and evaluate the cell together, see :mod:`benchmarks.evaluation.share`.
+    """
     train = training_images(source)
     if train is None or source.counts is None:
         return None
@@ -98,12 +103,16 @@ def work_of(cell: Cell, source: Source) -> Work | None:
         passes += 3 + 1  # a gradient, and the attacked images
     if evaluation.pgd_epsilon is not None:
         passes += 3 * evaluation.pgd_steps + 1
-    if evaluation.official_was:
-        passes += recipe.total_epochs
-    shifted = sum(map(published_images, evaluation.shifted))
+    alone = recipe.total_epochs * test if evaluation.official_was else 0  # the first device's
+
+    def shared(images: int) -> int:
+        batches = -(-images // evaluation.batch_size)
+        return min(images, -(-batches // devices) * evaluation.batch_size)
+
+    shifted = sum(shared(published_images(name)) for name in evaluation.shifted)
     modes = len(getattr(locate(cell.method.target), "modes", ("plain",)))
     steps = steps_per_epoch(train, recipe) * recipe.total_epochs
-    return Work(steps, round(modes * (test * passes + shifted)))
+    return Work(steps, round(modes * (shared(test) * passes + alone + shifted)))
 
 
 def training_images(source: Source) -> int | None:

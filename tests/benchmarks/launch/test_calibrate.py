@@ -15,7 +15,7 @@ from planned_cards import card
 
 from benchmarks.cell import Cell
 from benchmarks.config import load
-from benchmarks.launch.estimate import CALIBRATED, FLOPS, MEASURED, PEAK, SCALED, UNKNOWN, Throughput
+from benchmarks.launch.estimate import CALIBRATED, FLOPS, MEASURED, PEAK, SCALED, UNKNOWN, Throughput, total
 from benchmarks.launch.forecast import Forecast
 from benchmarks.launch.outlook import need, too_large
 from benchmarks.launch.place import Place, known_place, place_of
@@ -178,10 +178,29 @@ def test_the_plan_for_a_device_that_is_not_here(weightaug: CommandLine) -> None:
     assert "peak rate: a bound, no measurement" in done.stdout
     assert "time left: at least" in done.stdout
     assert list(Path().iterdir()) == []
+    for on, said in (
+        (["8xh200"], "device: 8 x NVIDIA H200, not looked for here; workers: 8 (one a GPU)"),
+        (["8xh200", "devices=4"], "workers: 2 (one for every 4 GPUs)"),
+        (
+            ["h200", "devices=8"],
+            "device: 8 x NVIDIA H200, not looked for here; workers: 1 (one for every 8 GPUs)",
+        ),
+        (["4xh200", "devices=8"], "devices=8 takes 8 GPUs, and --on 4xh200 has 4; use fewer, or --on 8xh200"),
+        (["8xh200", "devices=4", "workers=3"], "takes 12 GPUs, and --on 8xh200 has 8; use --on 12xh200"),
+        (["0xh200"], "unknown device '0xh200'; did you mean 'h200'?"),
+    ):
+        done = weightaug(*arguments, "--on", *on)
+        assert said in done.stdout + done.stderr
     wrong = weightaug(*arguments, "--on", "v1000")
     assert wrong.returncode == 2
     assert "unknown device 'v1000'; did you mean" in wrong.stderr
     assert weightaug(*arguments[:-1], "--on", "h100").returncode == 2
+
+
+def test_the_time_left_is_that_until_the_last_cell_is_done() -> None:
+    left = total(((seconds, MEASURED), share) for seconds, share in ((40.0, 0.25), (20.0, 1.0), (30.0, 1.0)))
+    assert left.seconds == 60
+    assert [left.until_done(workers) for workers in (1, 2, 3, 9)] == [60, 40, 30, 30]
 
 
 def test_a_bound_is_the_arithmetic_at_the_peak_rate() -> None:
@@ -232,7 +251,14 @@ def test_several_devices_for_a_cell() -> None:
 
     (one, alone), (two, pair), (slow, _) = on(), on(devices=2), on(accumulate=2)
     assert (alone.gpus, pair.gpus) == (1, 2)
-    assert two.seconds(cell)[0] == pytest.approx(one.seconds(cell)[0] / 2)
+    work = work_of(cell, cell.dataset.build(), 2)
+    assert work is not None
+    assert work.evaluated == 98 * 256  # of 196 batches
+    step, image = (getattr(need_of(two.kind(cell)[0]), f"{name}_flops") for name in ("step", "image"))
+    flops = work.steps * step / 2 + work.evaluated * image
+    assert two.seconds(cell)[0] == pytest.approx(flops / 19.5e12)
+    made = figures(cell, 2.0)
+    assert made.cell_seconds(work, 2) == pytest.approx(made.start_seconds + work.steps + 25.088)
     assert slow.seconds(cell) == one.seconds(cell)
     memory = one.memory(cell)
     for forecast in (two, slow):
