@@ -64,6 +64,11 @@ class Calibration:
     kinds: dict[str, Figures] = field(default_factory=dict)  # by Kind.key
     packings: dict[str, Packing] = field(default_factory=dict)  # likewise
 
+    @property
+    def measured(self) -> set[str]:
+        """Which kinds were, by their keys."""
+        return {key for key, figures in self.kinds.items() if not figures.derived_from}
+
     def nearest(self, method: str, flops: float) -> Figures | None:
         """What to derive a kind's times from: of the same method, else of any, the measured one nearest in FLOPs."""
         measured = [kind for kind in self.kinds.values() if not kind.derived_from]
@@ -90,7 +95,11 @@ class Calibration:
         )
 
     def with_later(self, later: Calibration) -> Calibration:
+        """All that is known of both; what is derived takes no measurement's place."""
         kinds, packings = {**self.kinds, **later.kinds}, {**self.packings, **later.packings}
+        for key, figures in self.kinds.items():
+            if kinds[key].derived_from and not figures.derived_from:
+                kinds[key] = figures
         return Calibration(**{**vars(later), "kinds": kinds, "packings": packings})
 
 

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from benchmarks.launch.outlook import need, too_large
 from benchmarks.launch.place import Place, known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.planning import calibration
+from benchmarks.planning.calibrate import Asked, Calibrating, asked_of
 from benchmarks.planning.calibration import Calibration, Figures
 from benchmarks.planning.kinds import Kind, work_of
 from benchmarks.planning.need import need_of
@@ -33,7 +35,7 @@ from benchmarks.training.trainer import Trainer
 PACKED = Packing((Level(1, 1.0, 5.0), Level(2, 1.25, 6.25)), "made up")
 
 
-def figures(cell: Cell, step: float = 0.5, **changes: float) -> Figures:
+def figures(cell: Cell, step: float = 0.5, **changes: Any) -> Figures:
     """Made-up figures of a cell's kind. Nothing was measured."""
     kind = Kind.of(cell, cell.dataset.build())
     need = need_of(kind)
@@ -92,6 +94,54 @@ def test_the_command(weightaug: CommandLine) -> None:
     both = calibration.load(path)
     assert both is not None
     assert both.kinds.keys() == found.kinds.keys() | later.kinds.keys()
+
+
+class Idle:
+    """In the place of a process that measures."""
+
+    def __init__(self, *_: object) -> None: ...
+    def ready(self) -> dict[str, float]:
+        return {"seconds": 1.0, "bytes": 1e9}
+
+    def close(self) -> None: ...
+
+
+def test_an_interrupted_calibration_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second kind is interrupted; the next calibration begins with it."""
+    monkeypatch.setattr("benchmarks.planning.calibrate.Worker", Idle)
+    cells = [smoke(f"method={name}") for name in ("sgd", "damp", "sam")]
+    asked = asked_of((cell, cell.dataset.build()) for cell in cells)
+    order: list[str] = []
+
+    class Interrupted(Calibrating):
+        def _kind(self, asked: Asked, of: int, others: bool) -> Figures | None:
+            order.append(asked.kind.key)
+            if others:
+                raise KeyboardInterrupt
+            return figures(asked.kind.cell)
+
+    for _ in cells[1:]:
+        before = calibration.read(tmp_path, "cpu")
+        calibrating = Interrupted(
+            "cpu", "eager", 5.0, order.append, keep=lambda found: calibration.keep(tmp_path, "cpu", found)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            calibrating.calibrate(asked, before.measured if before else ())
+    found = calibration.read(tmp_path, "cpu")
+    assert found is not None
+    keys = [one.kind.key for one in asked]
+    assert order == [keys[0], keys[1], keys[1], keys[2]]
+    assert found.measured == {*keys[:2]}
+
+
+def test_what_is_derived_takes_no_measurements_place() -> None:
+    cell = smoke("method=damp")
+    key = Kind.of(cell, cell.dataset.build()).key
+    measured, derived = made_up(cell), replace(made_up(cell), kinds={key: figures(cell, derived_from="sgd")})
+    assert measured.with_later(derived).kinds == measured.kinds
+    assert derived.with_later(measured).kinds == measured.kinds
 
 
 def test_what_is_kept_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
