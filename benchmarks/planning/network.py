@@ -107,7 +107,7 @@ RANDOM = {name for name in dir(nn.init) if name.endswith(("uniform_", "normal_")
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Random weights are not drawn: where there is no content torch would import its compiler to say so."""
+    """Random weights are not drawn, as there is no content; torch would take seconds for that."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in RANDOM:
