@@ -62,7 +62,9 @@ def add_table(parser: argparse.ArgumentParser, name: str | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.dry_run and sys.stderr.isatty():  # before torch is imported, which takes the first of the seconds
+    if (
+        options.dry_run and sys.stderr.isatty()
+    ):  # before torch is imported, which takes the first of the seconds
         note("planning: composes the cells, then counts FLOPs and memory of each kind; takes some seconds")
     asked = request(options)
     if options.dry_run:
