@@ -106,7 +106,15 @@ class Runtime:
 
     def _check_devices(self, first: int) -> None:
         """Whether there are GPUs from ``first`` on for all processes of all workers that were asked for."""
-        needed, here = self.devices * max(1, self.workers), self._gpus(first)
+        here = self._gpus(first)
+        if torchrun_processes() > 1:
+            if (started := int(os.environ.get("LOCAL_WORLD_SIZE", 1))) > here:
+                raise UserError(
+                    f"torchrun has started {started} processes on this machine, and there are {here} GPUs for them; "
+                    f"use --nproc-per-node={here}"
+                )
+            return
+        needed = self.devices * max(1, self.workers)
         if self.devices > 1 and needed > here:
             asked = f"devices={self.devices}" + (f" workers={self.workers}" if self.workers > 1 else "")
             raise UserError(f"{asked} takes {needed} GPUs, and there are {here}; use fewer, or torchrun")

@@ -87,7 +87,7 @@ def findings(overrides: list[str], processes: Processes) -> dict[str, Any]:
 def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     attacks.auto_attack, attacks.check_installed = adaptive, lambda evaluation: None
-    with joined("cpu", rank, 2, f"file://{folder}/meeting") as processes:
+    with joined(rank, 2, f"file://{folder}/meeting") as processes:
         for name, overrides in CELLS.items():
             torch.save(findings(overrides, processes), folder / f"{name}.{rank}.pt")
         if rank == 1:

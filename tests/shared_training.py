@@ -97,7 +97,7 @@ def interrupt(run: Trainer, steps: int, path: Path) -> None:
 def main(folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     cells = json.loads((folder / "cells.json").read_text())
-    with joined("cpu", rank, 2, f"file://{folder}/meeting") as processes:
+    with joined(rank, 2, f"file://{folder}/meeting") as processes:
         for name, (overrides, accumulate) in cells.items():
             torch.save(outcome(trainer(overrides, processes, accumulate)), folder / f"{name}.{rank}.pt")
         for name in ("was_damp", "separate_sam"):

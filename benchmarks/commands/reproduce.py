@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from benchmarks.commands import add_overrides
+from benchmarks.terminal import note
 
 if TYPE_CHECKING:
     from benchmarks.launch.request import Request
@@ -24,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on",
         metavar="DEVICE",
-        help="with --dry-run: plan for a known device, such as a100_80gb, instead of this machine; see `weightaug list "
-        "devices`",
+        help="with --dry-run: plan for known devices, such as a100_80gb or 8xh200, instead of this machine; see "
+        "`weightaug list devices`",
     )
 
 
@@ -60,6 +62,10 @@ def add_table(parser: argparse.ArgumentParser, name: str | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if (
+        options.dry_run and sys.stderr.isatty()
+    ):  # before torch is imported, which takes the first of the seconds
+        note("planning: composes the cells, then counts FLOPs and memory of each kind; takes some seconds")
     asked = request(options)
     if options.dry_run:
         from benchmarks.launch.plan import dry_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table as RichTable
 
@@ -36,9 +37,14 @@ def calibrate(cells: Sequence[Cell], runtime: Runtime, seconds: float) -> int:
     device = runtime.resolve_device()
     store = Store(runtime.store_folder)
     begun = time.monotonic()
-    calibrating = Calibrating(device, runtime.engine, seconds, note, runtime.threads)
+    before = calibration.read(store.folder, device)
+
+    def keep(found: Calibration) -> Path:
+        return calibration.keep(store.folder, device, found)
+
+    calibrating = Calibrating(device, runtime.engine, seconds, note, runtime.threads, keep)
     asked = asked_of((cell, source_of(cell, runtime)) for cell in cells)
-    found = calibrating.calibrate(asked)
+    found = calibrating.calibrate(asked, before.measured if before else ())
     console(WIDTH).print(_kinds(found, "memory of the process" if device == "cpu" else "memory"))
     derived = [one for one in found.kinds.values() if one.derived_from]
     if derived:
@@ -52,7 +58,7 @@ def calibrate(cells: Sequence[Cell], runtime: Runtime, seconds: float) -> int:
         f"device: {device} ({where}), torch {found.torch}; a worker process starts in {found.worker_seconds:.1f} s and "
         f"takes {shown(found.worker_bytes)}"
     )
-    print(f"kept: {calibration.keep(store.folder, device, found)} ({time.monotonic() - begun:.0f} s)")
+    print(f"kept: {keep(found)} ({time.monotonic() - begun:.0f} s)")
     return 0
 
 

@@ -29,6 +29,7 @@ from benchmarks.results.disk import DiskError
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.store import Store
+from benchmarks.results.unseen import Unseen
 from benchmarks.runtime import Runtime, torchrun_processes
 from benchmarks.terminal import note
 from benchmarks.training.processes import ALONE, Processes, joined
@@ -207,10 +208,10 @@ def _life(
         with interruption.handled(signal.SIGTERM):
             end_with(parent)
             processor.set_up(threads)
-            store = Store.of(runtime)
+            store = Store.of(runtime) if rank == 0 else Unseen(runtime.store_folder)
             beat = Reporter(holder, fraction)
-            with joined(own, rank, runtime.devices, f"file://{folder}/meeting") as processes:
-                run_cell(cell, runtime, own, store, beat, group, command, processes)
+            with joined(rank, runtime.devices, f"file://{folder}/meeting") as processes:
+                run_cell(cell, runtime, own, store, beat, group, command, processes.on(own))
     except interruption.Interrupted as stop:
         sys.exit(stop.exit_code)
     except UserError as error:
@@ -228,12 +229,11 @@ def device_of(first: str, rank: int) -> str:
 
 
 @contextmanager
-def torchrun(device: str) -> Iterator[tuple[Processes, str]]:
-    """This process as one of those that torchrun has started, and its device; alone where there was no torchrun."""
+def torchrun() -> Iterator[Processes]:
+    """This process as one of those that torchrun has started; alone where there was no torchrun."""
     count = torchrun_processes()
     if count == 1:
-        yield ALONE, device
+        yield ALONE
         return
-    own = device_of(device, int(os.environ.get("LOCAL_RANK", 0)))
-    with joined(own, int(os.environ["RANK"]), count) as processes:
-        yield processes, own
+    with joined(int(os.environ["RANK"]), count) as processes:
+        yield processes

@@ -5,6 +5,7 @@ What else can be known is :mod:`benchmarks.launch.forecast`'s.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,10 +28,21 @@ BACKWARD = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """The time that cells will take one after another: ``seconds`` for those that can be told."""
+    """The time that cells will take: ``seconds`` one after another, of those that can be told."""
 
-    seconds: float
+    cells: tuple[float, ...]  # seconds of each, 0 where it can't be told
     by_basis: Mapping[str, int]  # how many cells were told from what, or not told
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.cells)
+
+    def until_done(self, workers: int) -> float:
+        """Seconds with so many workers, each of which takes the next cell when it has done one."""
+        busy = [0.0] * workers
+        for seconds in self.cells:
+            heapq.heapreplace(busy, busy[0] + seconds)
+        return max(busy)
 
     @property
     def unknown(self) -> int:
@@ -87,11 +99,11 @@ class Throughput:
 
 def total(parts: Iterable[tuple[tuple[float, str], float]]) -> Estimate:
     """The sum over ((seconds, basis), share left) of cells."""
-    seconds, bases = 0.0, Counter[str]()
+    cells, bases = [], Counter[str]()
     for (of_cell, basis), left in parts:
-        seconds += of_cell * left
+        cells.append(of_cell * left)
         bases[basis] += 1
-    return Estimate(seconds, bases)
+    return Estimate(tuple(cells), bases)
 
 
 def _kind(config: Mapping[str, Any]) -> tuple[str, str, str, int]:
@@ -113,11 +125,10 @@ def describe(left: Estimate, workers: int, device: str, gpus: int | None = None)
     unknown = f"{UNKNOWN} for {left.unknown} cell(s): run one of each kind on this hardware, or `weightaug calibrate`"
     if not told:
         return unknown
-    seconds = left.seconds / workers
     bound = "at least" if PEAK in left.by_basis else "about"
-    text = f"{bound} {duration(seconds)} with {workers} worker(s)"
+    text = f"{bound} {duration(left.until_done(workers))} with {workers} worker(s)"
     if device.startswith("cuda"):
-        text += f", {seconds * (gpus or workers) / 3600:.2f} GPU hours"
+        text += f", {left.seconds / workers * (gpus or workers) / 3600:.2f} GPU hours"
     bases = ", ".join(f"{number} from {basis}" for basis, number in left.by_basis.items() if basis != UNKNOWN)
     return f"{text} (cells told: {bases})" + (f"; not counted: {unknown}" if left.unknown else "")
 

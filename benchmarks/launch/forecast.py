@@ -27,7 +27,9 @@ class Forecast:
     def __init__(self, runtime: Runtime, cards: Throughput, place: Place) -> None:
         self.runtime, self.cards, self.known, self.peak = runtime, cards, place.known, place.peak
         self.at_once, self.parts = place.at_once, runtime.devices * runtime.accumulate
-        self.speed_up = place.together if place.on_gpu else 1  # at best; processes on a CPU share its cores
+        self.speed_up = (
+            place.together if place.on_gpu else 1
+        )  # of steps, at best; processes on a CPU share its cores
         self.gain = place.packing.gain(self.at_once) if place.packing else 1.0
         self.process_bytes = self.known.worker_bytes if self.known and not place.on_gpu else 0.0
         self._derived: dict[str, Figures | None] = {}
@@ -39,11 +41,11 @@ class Forecast:
         if by_cards[1] == MEASURED or (self.known is None and self.peak is None):
             return by_cards
         kind, source = self.kind(cell)
-        work = work_of(cell, source)
+        work = work_of(cell, source, self.speed_up)
         figures = self.figures(kind)
         if work and figures and not (figures.derived_from and by_cards[1] != UNKNOWN):
             # With others beside it a cell takes longer, and all together less.
-            seconds = figures.cell_seconds(work) * self.at_once / self.gain / self.speed_up
+            seconds = figures.cell_seconds(work, self.speed_up) * self.at_once / self.gain
             return seconds, SCALED if figures.derived_from else CALIBRATED
         if by_cards[1] != UNKNOWN:
             return by_cards
@@ -51,8 +53,8 @@ class Forecast:
         if work is None or rate is None:
             return 0.0, UNKNOWN
         need = need_of(kind)
-        flops = work.steps * need.step_flops + work.evaluated * need.image_flops
-        return flops / rate * self.at_once / self.speed_up, PEAK
+        flops = work.steps * need.step_flops / self.speed_up + work.evaluated * need.image_flops
+        return flops / rate * self.at_once, PEAK
 
     def figures(self, kind: Kind) -> Figures | None:
         """The calibration's for the kind, derived where it has others alone."""

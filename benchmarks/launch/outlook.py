@@ -92,7 +92,7 @@ def _would_fit(forecast: Forecast, cell: Cell, place: Place) -> str:
         return f"nor do {most} parts of its batch; it takes a larger device"
     kind = forecast.kind(cell)[0]
     coupled = network_of(kind).batch_norm and cell.method.arguments.get("batch_norm") != "separate"
-    here = parts if coupled or not (place.hardware and place.gpus) else place.gpus
+    here = parts if coupled or not (place.hardware and place.count) else place.count * place.together
     devices = max(n for n in PARTS if n <= min(parts, here))
     settings = [f"devices={devices}"] * (devices > 1) + [f"accumulate={parts // devices}"] * (devices < parts)
     instead = f", or accumulate={parts}" if devices == parts and not coupled else ""
@@ -104,7 +104,8 @@ def layout(forecast: Forecast, cells: Sequence[Cell], place: Place) -> str:
     workers, devices = place.at_once, f"{place.gpus} x {place.name}" if place.on_gpu else place.name
     each = f"{workers} cell(s) at once on {'each' if place.on_gpu else 'them'}"
     if place.together > 1:
-        each = f"each cell on {place.together} together"
+        unit = "of them" if place.on_gpu else "processes"
+        each = f"{place.workers} cell(s) at once, each on {place.together} {unit} together"
     taken = max((need(forecast, cell)[0] for cell in cells), default=0.0)
     room = ""
     if place.memory is not None and taken:
@@ -130,7 +131,10 @@ def explained(place: Place, told: set[str]) -> Iterator[str]:
         machine = ", ".join(map(str, place.known.machine))
         yield f"calibration: {place.known.created}, torch {place.known.torch}, {machine}"
     if place.together > 1 and place.on_gpu:
-        yield f"devices={place.together}: hours by calibration or peak as if these were {place.together} times as fast"
+        yield (
+            f"devices={place.together}: hours by calibration or peak as if steps were {place.together} times as fast; "
+            "evaluations by the device with the most batches"
+        )
     if place.peak and PEAK in told:
         yield (
             f"peak rate: a bound, no measurement: {place.peak.name} does no more by its maker's data sheet "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cell import Cell
+from benchmarks.errors import UserError
 from benchmarks.launch.requirements import source_of
 from benchmarks.planning import calibration
 from benchmarks.planning.calibration import Calibration
@@ -18,6 +20,9 @@ from benchmarks.runtime import Runtime, cores
 
 if TYPE_CHECKING:
     from benchmarks.launch.launcher import Launcher
+
+NUMBER = re.compile(r"(?:0*([1-9]\d*)x)?(.*)")
+"""How many of a known device there are, and its name."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Place:
     @property
     def gpus(self) -> int | None:
         """Of all workers together; None where only the launcher knows."""
-        return self.count * self.together if self.count else None
+        return min(self.count, self.workers) * self.together if self.count else None
 
     @property
     def can_tell(self) -> bool:
@@ -60,14 +65,34 @@ class Place:
 
 
 def known_place(runtime: Runtime, name: str) -> Place:
-    """One device of the config group ``device``, which need not be here."""
-    peak = known_device(name)
-    label = f"{peak.gpu}, not looked for here"
-    workers = runtime.workers or 1
-    why = "as asked for" if runtime.workers else "one a GPU"
+    """Devices of the config group ``device``, which need not be here: ``h200``, or ``8xh200`` for eight of them.
+
+    Without a number there are as many as train a cell together.
+    """
+    number, kind = NUMBER.fullmatch(name).groups()  # type: ignore[union-attr] # fits everything
+    peak = known_device(kind)
+    devices = runtime.devices if number is None else int(number)
+    if devices < runtime.devices:
+        raise UserError(
+            f"devices={runtime.devices} takes {runtime.devices} GPUs, and --on {name} has {devices}; use fewer, or "
+            f"--on {runtime.devices}x{kind}"
+        )
+    count = devices // runtime.devices
+    label = f"{devices} x {peak.gpu}, not looked for here"
+    if runtime.devices > 1 and runtime.workers > count:
+        raise UserError(
+            f"workers={runtime.workers} devices={runtime.devices} takes {runtime.workers * runtime.devices} GPUs, and "
+            f"--on {name} has {devices}; use --on {runtime.workers * runtime.devices}x{kind}"
+        )
+    workers = runtime.workers or count
+    why = "as asked for" if runtime.workers else _one_each(runtime, "GPU")
     return Place(
-        "cuda", peak.gpu, label, {}, workers, 1, why, 1, runtime.devices, peak.memory_bytes, peak=peak
+        "cuda", peak.gpu, label, {}, workers, 1, why, count, runtime.devices, peak.memory_bytes, peak=peak
     )
+
+
+def _one_each(runtime: Runtime, unit: str) -> str:
+    return f"one a {unit}" if runtime.devices == 1 else f"one for every {runtime.devices} {unit}s"
 
 
 def place_of(
@@ -130,10 +155,11 @@ def _workers(runtime: Runtime, packing: Packing | None, devices: int, device: st
         return runtime, "as asked for"
     if packing is None:
         each = "GPU" if device.startswith("cuda") else "core"
-        return runtime, f"one a {each}; `weightaug calibrate` finds how many are best"
-    best = packing.best
-    why = f"by the calibration of this machine: {best.gain:.2f} times the cells an hour of one at a time"
-    return replace(runtime, workers=best.workers * devices), why
+        best = "; `weightaug calibrate` finds how many are best" if runtime.devices == 1 else ""
+        return runtime, _one_each(runtime, each) + best
+    found = packing.best
+    why = f"by the calibration of this machine: {found.gain:.2f} times the cells an hour of one at a time"
+    return replace(runtime, workers=found.workers * devices), why
 
 
 def packing_of(known: Calibration | None, cells: Iterable[Cell], runtime: Runtime) -> Packing | None:

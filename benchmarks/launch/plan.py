@@ -17,6 +17,7 @@ from benchmarks.launch.forecast import Forecast
 from benchmarks.launch.place import Place, known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.launch.requirements import missing
+from benchmarks.launch.shares import check_shares
 from benchmarks.launch.status import by_row, unfinished
 from benchmarks.results.card import Card, DamagedCardError
 from benchmarks.results.reading import load_card
@@ -43,8 +44,9 @@ def dry_run(request: Request, every_cell: bool, on: str | None = None) -> int:
 
     Args:
         every_cell: with each cell's id, state and label.
-        on: a known device to plan for (config group ``device``); None: what the launcher has.
+        on: known devices to plan for, see :func:`benchmarks.launch.place.known_place`; None: what the launcher has.
     """
+    check_shares(request)
     runtime = request.runtime
     looked = {cell_id: look(request, cell_id) for cell_id in request.cells}
     plan = [looked[cell_id] for cell_id in request.asked]

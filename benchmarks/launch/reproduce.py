@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,12 +38,16 @@ def reproduce(request: Request) -> int:
     from benchmarks.launch.place import place_of
     from benchmarks.launch.progress import Watch
     from benchmarks.launch.report_mirror import mirror_report
+    from benchmarks.launch.shares import check_shares
 
     runtime, table = request.runtime, request.table.name
     if torchrun_processes() > 1:
+        if os.environ["RANK"] != "0":
+            sys.exit(2)  # the first one tells why
         raise UserError(
             "torchrun trains one cell, with `weightaug run`; a table's cells meet in the store alone"
         )
+    check_shares(request)
     launcher = runtime.launcher.build()
     device = _check(request, launcher)
     store = Store.of(runtime)
@@ -147,16 +152,16 @@ def _check(request: Request, launcher: Launcher) -> str:
     of_one_kind = {json.dumps({**cell.as_dict(), "seed": None}, sort_keys=True): cell for cell in asked}
     for cell in of_one_kind.values():
         problems += [problem for problem in preflight(cell, request.runtime) if problem not in problems]
-    folder = request.reports / request.scale
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"the folder for reports {folder} can't be written to; choose another with --reports")
     if problems:
         smaller = [name for name in request.table.scales if name != request.scale]
         hint = f"; or choose a smaller scale: SCALE={smaller[-1]} (--scale {smaller[-1]})" if smaller else ""
         raise UserError(
             f"{request.table.name} at scale {request.scale} can't run here, it lacks: {'; '.join(problems)}{hint}"
         )
+    folder = request.reports / request.scale
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"the folder for reports {folder} can't be written to; choose another with --reports")
     return device
 
 

@@ -32,7 +32,7 @@ from benchmarks.terminal import warn_once
 from benchmarks.training.clock import Clock
 from benchmarks.training.optimizers import build_optimizer
 from benchmarks.training.processes import ALONE, Processes
-from benchmarks.training.sharing import check_sharing
+from benchmarks.training.sharing import Shareable
 from benchmarks.training.trainer import Trainer, add, build, schedule
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         )
     devices = max(runtime.devices, torchrun_processes())
     # As far as that can be told without the images, before anybody fetches them.
-    check_sharing(cell, method, devices, runtime.accumulate, cell.recipe.batch_size)
+    Shareable.of(cell, method, cell.recipe.batch_size).check(devices, runtime.accumulate)
     if problems:
         return problems
     if cell.evaluation.corruptions:
@@ -73,7 +73,7 @@ def preflight(cell: Cell, runtime: Runtime) -> list[str]:
         raise UserError(
             f"{cell.dataset.name} has {examples} training images, fewer than method.sub_batches={copies}"
         )
-    check_sharing(cell, method, devices, runtime.accumulate, examples)
+    Shareable.of(cell, method, examples).check(devices, runtime.accumulate)
     _shifted(cell, source, runtime)
     return []
 

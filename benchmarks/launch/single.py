@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,13 +13,16 @@ from benchmarks import processor
 from benchmarks.cell import Cell
 from benchmarks.config import load
 from benchmarks.errors import UserError
+from benchmarks.launch.requirements import missing_data, source_of
 from benchmarks.reports.measures import measure, unmeasured_types
 from benchmarks.results.card import Card
 from benchmarks.results.code import code
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.provenance import command_line
+from benchmarks.results.reading import read_card
 from benchmarks.results.store import Store
-from benchmarks.runtime import LOCAL, Runtime, torchrun_processes
+from benchmarks.results.unseen import Unseen
+from benchmarks.runtime import LOCAL, Runtime
 from benchmarks.terminal import note
 
 if TYPE_CHECKING:
@@ -26,79 +30,106 @@ if TYPE_CHECKING:
 
 
 def run(overrides: Sequence[str]) -> int:
-    """Run one cell unless it is finished already; print its measurements and where the card lies."""
+    """Run one cell unless it is finished already; print its measurements and where the card lies.
+
+    All is looked at before anything is made. Of several processes the first alone reads and writes the store.
+    """
+    from benchmarks.launch.devices import torchrun
+
+    with torchrun() as processes:
+        cell, runtime = processes.agree(lambda: _asked(overrides))
+        card = _finished(cell, runtime) if processes.first else None
+        if processes.share(lambda: card is None):
+            device = processes.agree(lambda: _ready(cell, runtime, processes.first))
+            card = _trained(cell, runtime, device, processes)
+        elif processes.first:
+            note(f"{cell.label}: finished before, nothing to do")
+    return _tell(card, runtime) if card else 0
+
+
+def _asked(overrides: Sequence[str]) -> tuple[Cell, Runtime]:
     cell, runtime = load(overrides)
     if runtime.launcher.target != LOCAL:
         raise UserError(
             f"launcher={runtime.launcher.name}: `weightaug run` trains here; use `weightaug reproduce`"
         )
+    return cell, runtime
+
+
+def _finished(cell: Cell, runtime: Runtime) -> Card | None:
+    return read_card(Unseen(runtime.store_folder).card_path(cell.id), cell)
+
+
+def _ready(cell: Cell, runtime: Runtime, first: bool) -> str:
+    """The first device of this machine, when it has all that the training needs.
+
+    Args:
+        first: of several processes; it looks at the settings, and the others whether the data is there, too.
+    """
+    from benchmarks.launch.run_cell import preflight
+
     device = runtime.resolve_device()
-    store = Store.of(runtime)
-    if torchrun_processes() == 1 and (card := store.read(cell.id, cell)):
-        note(f"{cell.label}: finished before, nothing to do")
-        return _tell(card, store)
-    from benchmarks.launch.devices import torchrun
-
-    with torchrun(device) as (processes, own):
-        trained = _trained(cell, runtime, own, store, processes)
-    return _tell(trained, store) if trained else 0
+    if first:
+        problems = preflight(cell, runtime)
+    else:
+        problems = [] if runtime.download else missing_data(cell, source_of(cell, runtime), runtime)
+    if problems:
+        raise UserError("; ".join(problems))
+    return device
 
 
-def _trained(cell: Cell, runtime: Runtime, device: str, store: Store, processes: Processes) -> Card | None:
+def _trained(cell: Cell, runtime: Runtime, device: str, processes: Processes) -> Card | None:
     """The cell's card; None in all processes but the first."""
     import torch
 
-    from benchmarks.launch.devices import Reporter, run_on_devices
-    from benchmarks.launch.run_cell import preflight, run_cell
+    from benchmarks.launch.devices import Reporter, device_of, run_on_devices
+    from benchmarks.launch.run_cell import run_cell
 
-    codes = processes.gather(code().name)
-    claimed: list[Heartbeat] = []
+    codes = sorted(set(processes.gather(code().name)))
+    claimed: list[tuple[Store, Heartbeat]] = []  # in the first process alone
     with ExitStack() as stack:
 
-        def claim() -> bool:
-            """Whether there is something to do, after it has been claimed."""
-            if runtime.mixed_versions == "refuse" and len(set(codes)) > 1:
+        def claim() -> None:
+            """Take the cell, unless somebody has finished it meanwhile."""
+            if not processes.first:
+                return
+            if runtime.mixed_versions == "refuse" and len(codes) > 1:
                 raise UserError(
-                    f"the processes run different code: {'; '.join(sorted(set(codes)))}; run the same everywhere, or "
-                    "allow it (mixed_versions=allow)"
+                    f"the processes run different code: {'; '.join(codes)}; run the same everywhere, or allow it "
+                    "(mixed_versions=allow)"
                 )
-            if store.read(cell.id, cell):
-                return False
-            if problems := preflight(cell, runtime):
-                raise UserError("; ".join(problems))
+            store = Store.of(runtime)
             if busy := store.at_work([cell.id]):
                 raise UserError(f"{busy}, which is this one; wait for it or end it")
             heartbeat = stack.enter_context(store.claim(cell.id))
-            if heartbeat is None:
+            if heartbeat is not None:
+                claimed.append((store, heartbeat))
+            elif not store.has(cell.id):
                 raise UserError(f"cell {cell.id} has just been taken by another process; try again")
-            claimed.append(heartbeat)
-            return store.read(cell.id, cell) is None
 
-        try:
-            todo = processes.share(claim)
-        except UserError:
-            if processes.first:
-                raise
-            sys.exit(2)  # the first one tells why
+        processes.agree(claim)
+        todo = processes.share(lambda: bool(claimed))
         begun = time.monotonic()
+        own = device if processes.count == 1 else device_of(device, int(os.environ.get("LOCAL_RANK", 0)))
         if todo:
             processor.set_up(runtime.threads or torch.get_num_threads())
             told = "single", command_line()
             if processes.count == 1:
-                run_on_devices(cell, runtime, device, store, claimed[0], *told)
+                run_on_devices(cell, runtime, own, *claimed[0], *told)
             else:
-                reporting = claimed[0] if claimed else Reporter()
-                run_cell(cell, runtime, device, store, reporting, *told, processes)
+                kept, reporting = claimed[0] if claimed else (Unseen(runtime.store_folder), Reporter())
+                run_cell(cell, runtime, own, kept, reporting, *told, processes.on(own))
         if not processes.first:
             return None
-        card = store.read(cell.id, cell)
+        card = _finished(cell, runtime)
         starved = _starved(card) if card else ""
-        took = f"done in {time.monotonic() - begun:.1f} s on {device}{starved}"
+        took = f"done in {time.monotonic() - begun:.1f} s on {own}{starved}"
         note(f"{cell.label}: {took if todo else 'finished before, nothing to do'}")
         return card
 
 
-def _tell(card: Card, store: Store) -> int:
+def _tell(card: Card, runtime: Runtime) -> int:
+    store = Unseen(runtime.store_folder)
     for mode, metrics in (card["metrics"] or {}).items():
         named = {"corrupted error": measure(card, "corrupted.error", mode)}
         for group in ("attacks", "shifted"):
@@ -112,7 +143,7 @@ def _tell(card: Card, store: Store) -> int:
         print(f"diverged in epoch {card['diverged_at']['epoch']}", file=sys.stdout)
     if card.get("weights"):
         print(f"weights: {store.weights(card['id'])}")
-    print(f"card: {store.cards / card['id']}.json")
+    print(f"card: {store.card_path(card['id'])}")
     return 0
 
 

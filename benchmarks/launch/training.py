@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.data.batches import epoch_batches
-from benchmarks.errors import PassingError, UserError, one_line
+from benchmarks.errors import PassingError, one_line
 from benchmarks.memory import is_out_of_memory, release
-from benchmarks.training.sharing import check_sharing
+from benchmarks.training.sharing import Shareable
 from benchmarks.training.trainer import EpochHook, Progress, Trainer
 from benchmarks.training.watchdog import Watchdog
 
@@ -49,12 +49,8 @@ def _advice(trainer: Trainer) -> str:
 
 def _divides_further(trainer: Trainer) -> bool:
     """Whether the batch may be run in twice as many parts."""
-    count, examples = trainer.processes.count, len(trainer.data.train)
-    try:
-        check_sharing(trainer.cell, trainer.method, count, 2 * trainer.accumulate, examples)
-    except UserError:
-        return False
-    return True
+    batches = Shareable.of(trainer.cell, trainer.method, len(trainer.data.train))
+    return batches.refusal(trainer.processes.count, 2 * trainer.accumulate) is None
 
 
 def _fitting_batch(trainer: Trainer) -> int | None:

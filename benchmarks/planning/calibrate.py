@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -70,16 +70,29 @@ class Calibrating:
         seconds: how long it may take, about.
         say: is told what goes on.
         threads: of each process on the CPU; 0: the cores divided among them.
+        keep: is given all that was measured so far, after each measurement.
     """
 
-    def __init__(self, device: str, engine: str, seconds: float, say: Say, threads: int = 0) -> None:
-        self.device, self.say, self.threads = device, say, threads
+    def __init__(
+        self,
+        device: str,
+        engine: str,
+        seconds: float,
+        say: Say,
+        threads: int = 0,
+        keep: Callable[[Calibration], object] = lambda found: None,
+    ) -> None:
+        self.device, self.say, self.threads, self.keep = device, say, threads, keep
         self.engine = "eager" if engine == "auto" and device == "cpu" else engine
         self.seconds, self.begun = seconds, time.monotonic()
         self.workers: list[MeasuringProcess] = []
         self.loaded = 0  # so many of the workers have what the packing is measured with
 
-    def calibrate(self, asked: list[Asked]) -> Calibration:
+    def calibrate(self, asked: list[Asked], before: Collection[str] = ()) -> Calibration:
+        """
+        Args:
+            before: the kinds that were measured on this machine before: the others come first.
+        """
         try:
             self.workers.append(MeasuringProcess(self.device, self.engine))
             ready = self.workers[0].ready()
@@ -90,10 +103,11 @@ class Calibrating:
                 ready["seconds"],
                 ready["bytes"],
             )
-            for one in asked:
+            for one in sorted(asked, key=lambda one: one.kind.key in before):
                 figures = self._kind(one, len(asked), bool(found.kinds))
                 if figures:
                     found.kinds[one.kind.key] = figures
+                    self.keep(found)
             packed = next((one for one in asked if one.kind.key in found.kinds), None)
             if packed is None:
                 raise UserError(

@@ -46,9 +46,9 @@ class Figures:
         ""  # the label of the measured kind whose times stand here, in proportion to the FLOPs
     )
 
-    def cell_seconds(self, work: Workload) -> float:
-        """A whole cell by itself."""
-        training = work.steps * self.step_seconds
+    def cell_seconds(self, work: Workload, devices: int = 1) -> float:
+        """A whole cell by itself. On several devices, whose work this is, steps are at best as many times as fast."""
+        training = work.steps * self.step_seconds / devices
         return self.start_seconds + training + work.evaluated / self.evaluated_per_second
 
 
@@ -63,6 +63,11 @@ class Calibration:
     worker_bytes: float  # resident memory of one before its first cell
     kinds: dict[str, Figures] = field(default_factory=dict)  # by Kind.key
     packings: dict[str, Packing] = field(default_factory=dict)  # likewise
+
+    @property
+    def measured(self) -> set[str]:
+        """Which kinds were, by their keys."""
+        return {key for key, figures in self.kinds.items() if not figures.derived_from}
 
     def nearest(self, method: str, flops: float) -> Figures | None:
         """What to derive a kind's times from: of the same method, else of any, the measured one nearest in FLOPs."""
@@ -90,7 +95,11 @@ class Calibration:
         )
 
     def with_later(self, later: Calibration) -> Calibration:
+        """All that is known of both; what is derived takes no measurement's place."""
         kinds, packings = {**self.kinds, **later.kinds}, {**self.packings, **later.packings}
+        for key, figures in self.kinds.items():
+            if kinds[key].derived_from and not figures.derived_from:
+                kinds[key] = figures
         return Calibration(**{**vars(later), "kinds": kinds, "packings": packings})
 
 

@@ -83,29 +83,44 @@ class Workload:
     """How much a whole cell is."""
 
     steps: int  # of training
-    evaluated: int  # images that pass forwards in evaluations; one backwards counts as two more
+    # Images that pass forwards in evaluations, on the device with the most; one backwards counts as two more.
+    evaluated: int
 
 
-def work_of(cell: Cell, source: Source) -> Workload | None:
-    """None where the size of the data set is not known before it is read. AutoAttack is not counted: it is adaptive."""
-    if source.counts is None:
+def work_of(cell: Cell, source: Source, devices: int = 1) -> Workload | None:
+    """None where the size of the data set is not known before it is read. AutoAttack is not counted: it is adaptive.
+
+    Args:
+        devices: that train and evaluate the cell together, see :mod:`benchmarks.evaluation.own_batches`.
+    """
+    train = training_images(source)
+    if train is None or source.counts is None:
         return None
-    train, test = source.counts
-    if source.split == "validation":
-        test = round(train * VALIDATION_SHARE)
-        train -= test
+    test = source.counts[1] if source.split != "validation" else source.counts[0] - train
     recipe, evaluation = cell.recipe, cell.evaluation
     passes = 1.0 + (len(SEVERITIES) * len(source.corruptions) if evaluation.corruptions else 0)
     if evaluation.fgsm_epsilon is not None:
         passes += 3 + 1  # a gradient, and the attacked images
     if evaluation.pgd_epsilon is not None:
         passes += 3 * evaluation.pgd_steps + 1
-    if evaluation.official_was:
-        passes += recipe.total_epochs
-    shifted = sum(map(published_images, evaluation.shifted))
+    alone = recipe.total_epochs * test if evaluation.official_was else 0  # the first device's
+
+    def shared(images: int) -> int:
+        batches = -(-images // evaluation.batch_size)
+        return min(images, -(-batches // devices) * evaluation.batch_size)
+
+    shifted = sum(shared(published_images(name)) for name in evaluation.shifted)
     modes = len(getattr(locate(cell.method.target), "modes", ("plain",)))
     steps = steps_per_epoch(train, recipe) * recipe.total_epochs
-    return Workload(steps, round(modes * (test * passes + shifted)))
+    return Workload(steps, round(modes * (shared(test) * passes + alone + shifted)))
+
+
+def training_images(source: Source) -> int | None:
+    """How many there are, without those that are held back for validation; None where that is not known."""
+    if source.counts is None:
+        return None
+    train = source.counts[0]
+    return train - round(train * VALIDATION_SHARE) if source.split == "validation" else train
 
 
 def published_images(name: str) -> int:

@@ -40,11 +40,12 @@ def network_of(kind: Kind) -> Network:
     model, precision = kind.cell.model, kind.cell.recipe.precision
     key = json.dumps([model.name, model.arguments, kind.shape, kind.classes, precision == "bf16"])
     if key not in _counted:
-        _counted[key] = count_network(_build(kind), kind.shape, precision)
+        _counted[key] = count_network(empty_model(kind), kind.shape, precision)
     return _counted[key]
 
 
-def _build(kind: Kind) -> nn.Module:
+def empty_model(kind: Kind) -> nn.Module:
+    """The kind's model on the meta device, built anew."""
     channels, size, _ = kind.shape
 
     def build() -> nn.Module:
@@ -54,7 +55,7 @@ def _build(kind: Kind) -> nn.Module:
 
     with torch.random.fork_rng(devices=[]):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _NothingDrawn():
                 return build()
         except Exception:  # a library's model that looks at its own weights while it is built
             return build().to("meta")
@@ -100,6 +101,18 @@ def count_network(model: nn.Module, shape: tuple[int, int, int], precision: str 
         "attention" if attention else "convolutions",
         normalised,
     )
+
+
+RANDOM = {name for name in dir(nn.init) if name.endswith(("uniform_", "normal_"))} | {"normal_", "uniform_"}
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Random weights are not drawn, as there is no content; torch would take seconds for that."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 class _FusedAttention(TorchFunctionMode):

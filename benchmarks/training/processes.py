@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -14,10 +17,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.errors import UserError
+
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)
 """So long processes wait for each other. One that dies is seen by whoever started it, not by waiting."""
+
+TELLING_SECONDS = 1.0
+"""So long the first process has for telling a person's error."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,14 @@ class Processes:
     def first(self) -> bool:
         """Whether this is the one that writes and reports."""
         return self.rank == 0
+
+    def on(self, device: str) -> Processes:
+        """The same processes with ``device`` for this one's tensors; NCCL takes their group on GPUs."""
+        if self.count == 1 or not device.startswith("cuda"):
+            return self
+        torch.cuda.set_device(device)
+        group = dist.new_group(backend="nccl", timeout=PATIENCE)
+        return replace(self, group=cast(dist.ProcessGroup, group))
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """``model`` so that its gradients become the mean over the processes. Its buffers are each process's own."""
@@ -69,6 +85,26 @@ class Processes:
         if result[1] is not None:
             raise result[1]
         return result[0]
+
+    def agree(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives in each process. A person's error in one of them ends all: the first raises it."""
+        if self.count == 1:
+            return make()
+        made: list[T] = []
+        try:
+            made.append(make())
+            problem = None
+        except UserError as error:
+            problem = str(error)
+        problems = self.gather((problem, socket.gethostname()))
+        for rank, (found, host) in enumerate(problems):
+            if found is None:
+                continue
+            if not self.first:
+                time.sleep(TELLING_SECONDS)  # whoever started us ends all when one has ended
+                sys.exit(2)
+            raise UserError(found if rank == 0 else f"process {rank} of {self.count} on {host}: {found}")
+        return made[0]
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in their order."""
@@ -119,22 +155,15 @@ ALONE = Processes()
 
 
 @contextmanager
-def joined(device: str, rank: int, count: int, meeting: str = "env://") -> Iterator[Processes]:
-    """This process as one of ``count``.
+def joined(rank: int, count: int, meeting: str = "env://") -> Iterator[Processes]:
+    """This process as one of ``count``, before any of them has a device, see :meth:`Processes.on`.
 
     Args:
-        device: its own.
         meeting: torch's ``init_method``.
     """
-    on_gpu = device.startswith("cuda")
-    if on_gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo", init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE
-    )
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=PATIENCE)
     try:
         world = cast(dist.ProcessGroup, dist.group.WORLD)
-        control = dist.new_group(backend="gloo", timeout=PATIENCE) if on_gpu else world
-        yield Processes(rank, count, world, cast(dist.ProcessGroup, control))
+        yield Processes(rank, count, world, world)
     finally:
         dist.destroy_process_group()

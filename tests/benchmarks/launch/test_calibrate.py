@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from planned_cards import card
 
 from benchmarks.cell import Cell
 from benchmarks.config import load
-from benchmarks.launch.estimate import CALIBRATED, FLOPS, MEASURED, PEAK, SCALED, UNKNOWN, Throughput
+from benchmarks.launch.estimate import CALIBRATED, FLOPS, MEASURED, PEAK, SCALED, UNKNOWN, Throughput, total
 from benchmarks.launch.forecast import Forecast
 from benchmarks.launch.outlook import need, too_large
 from benchmarks.launch.place import Place, known_place, place_of
 from benchmarks.launch.request import Request
 from benchmarks.planning import calibration
+from benchmarks.planning.calibrate import Asked, Calibrating, asked_of
 from benchmarks.planning.calibration import Calibration, Figures
 from benchmarks.planning.kinds import Kind, work_of
 from benchmarks.planning.need import need_of
@@ -33,7 +35,7 @@ from benchmarks.training.trainer import Trainer
 PACKED = Packing((Level(1, 1.0, 5.0), Level(2, 1.25, 6.25)), "made up")
 
 
-def figures(cell: Cell, step: float = 0.5, **changes: float) -> Figures:
+def figures(cell: Cell, step: float = 0.5, **changes: Any) -> Figures:
     """Made-up figures of a cell's kind. Nothing was measured."""
     kind = Kind.of(cell, cell.dataset.build())
     need = need_of(kind)
@@ -92,6 +94,54 @@ def test_the_command(weightaug: CommandLine) -> None:
     both = calibration.load(path)
     assert both is not None
     assert both.kinds.keys() == found.kinds.keys() | later.kinds.keys()
+
+
+class Idle:
+    """In the place of a process that measures."""
+
+    def __init__(self, *_: object) -> None: ...
+    def ready(self) -> dict[str, float]:
+        return {"seconds": 1.0, "bytes": 1e9}
+
+    def close(self) -> None: ...
+
+
+def test_an_interrupted_calibration_keeps_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second kind is interrupted; the next calibration begins with it."""
+    monkeypatch.setattr("benchmarks.planning.calibrate.Worker", Idle)
+    cells = [smoke(f"method={name}") for name in ("sgd", "damp", "sam")]
+    asked = asked_of((cell, cell.dataset.build()) for cell in cells)
+    order: list[str] = []
+
+    class Interrupted(Calibrating):
+        def _kind(self, asked: Asked, of: int, others: bool) -> Figures | None:
+            order.append(asked.kind.key)
+            if others:
+                raise KeyboardInterrupt
+            return figures(asked.kind.cell)
+
+    for _ in cells[1:]:
+        before = calibration.read(tmp_path, "cpu")
+        calibrating = Interrupted(
+            "cpu", "eager", 5.0, order.append, keep=lambda found: calibration.keep(tmp_path, "cpu", found)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            calibrating.calibrate(asked, before.measured if before else ())
+    found = calibration.read(tmp_path, "cpu")
+    assert found is not None
+    keys = [one.kind.key for one in asked]
+    assert order == [keys[0], keys[1], keys[1], keys[2]]
+    assert found.measured == {*keys[:2]}
+
+
+def test_what_is_derived_takes_no_measurements_place() -> None:
+    cell = smoke("method=damp")
+    key = Kind.of(cell, cell.dataset.build()).key
+    measured, derived = made_up(cell), replace(made_up(cell), kinds={key: figures(cell, derived_from="sgd")})
+    assert measured.with_later(derived).kinds == measured.kinds
+    assert derived.with_later(measured).kinds == measured.kinds
 
 
 def test_what_is_kept_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,10 +228,29 @@ def test_the_plan_for_a_device_that_is_not_here(weightaug: CommandLine) -> None:
     assert "peak rate: a bound, no measurement" in done.stdout
     assert "time left: at least" in done.stdout
     assert list(Path().iterdir()) == []
+    for on, said in (
+        (["8xh200"], "device: 8 x NVIDIA H200, not looked for here; workers: 8 (one a GPU)"),
+        (["8xh200", "devices=4"], "workers: 2 (one for every 4 GPUs)"),
+        (
+            ["h200", "devices=8"],
+            "device: 8 x NVIDIA H200, not looked for here; workers: 1 (one for every 8 GPUs)",
+        ),
+        (["4xh200", "devices=8"], "devices=8 takes 8 GPUs, and --on 4xh200 has 4; use fewer, or --on 8xh200"),
+        (["8xh200", "devices=4", "workers=3"], "takes 12 GPUs, and --on 8xh200 has 8; use --on 12xh200"),
+        (["0xh200"], "unknown device '0xh200'; did you mean 'h200'?"),
+    ):
+        done = weightaug(*arguments, "--on", *on)
+        assert said in done.stdout + done.stderr
     wrong = weightaug(*arguments, "--on", "v1000")
     assert wrong.returncode == 2
     assert "unknown device 'v1000'; did you mean" in wrong.stderr
     assert weightaug(*arguments[:-1], "--on", "h100").returncode == 2
+
+
+def test_the_time_left_is_that_until_the_last_cell_is_done() -> None:
+    left = total(((seconds, MEASURED), share) for seconds, share in ((40.0, 0.25), (20.0, 1.0), (30.0, 1.0)))
+    assert left.seconds == 60
+    assert [left.until_done(workers) for workers in (1, 2, 3, 9)] == [60, 40, 30, 30]
 
 
 def test_a_bound_is_the_arithmetic_at_the_peak_rate() -> None:
@@ -232,7 +301,14 @@ def test_several_devices_for_a_cell() -> None:
 
     (one, alone), (two, pair), (slow, _) = on(), on(devices=2), on(accumulate=2)
     assert (alone.gpus, pair.gpus) == (1, 2)
-    assert two.seconds(cell)[0] == pytest.approx(one.seconds(cell)[0] / 2)
+    work = work_of(cell, cell.dataset.build(), 2)
+    assert work is not None
+    assert work.evaluated == 98 * 256  # of 196 batches
+    step, image = (getattr(need_of(two.kind(cell)[0]), f"{name}_flops") for name in ("step", "image"))
+    flops = work.steps * step / 2 + work.evaluated * image
+    assert two.seconds(cell)[0] == pytest.approx(flops / 19.5e12)
+    made = figures(cell, 2.0)
+    assert made.cell_seconds(work, 2) == pytest.approx(made.start_seconds + work.steps + 25.088)
     assert slow.seconds(cell) == one.seconds(cell)
     memory = one.memory(cell)
     for forecast in (two, slow):

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 from command_line import CommandLine, start
+from machines import on_machines
 
 from benchmarks.errors import PassingError, UserError
 from benchmarks.interruption import Interrupted
@@ -89,6 +90,31 @@ def test_stopped_and_then_killed_it_ends_with_the_same_bits(
         assert card[key] == undisturbed[key], key
 
 
+def test_the_first_of_several_machines_alone_tells_and_writes(tmp_path: Path) -> None:
+    folders = (tmp_path / "a", tmp_path / "b")
+    for folder in folders:
+        folder.mkdir()
+    commands = [[*COMMAND, "method=sgd", *more] for more in (["recipe.batch_size=65"], ["recipe.epochs=1"])]
+    first, second = on_machines(folders, *commands)
+    refused = "recipe.batch_size=65 can't be divided by devices=2; use devices=5 or 13"
+    assert first[0] == [2, "", f"weightaug: error: {refused}\n"]
+    assert first[1][0] == 0, first
+    assert "card: runs/cards/" in first[1][1]
+    assert second == [[2, "", ""], [0, "", ""]]
+    assert list(folders[1].iterdir()) == []
+    card = json.loads(next((folders[0] / "runs" / "cards").glob("*.json")).read_text())
+    assert card["provenance"]["devices"] == 2
+
+
+def test_nothing_is_made_for_what_is_refused(weightaug: CommandLine) -> None:
+    for command in (("run",), ("reproduce", "damp/table1", "--scale", "smoke")):
+        done = weightaug(
+            *command, "device=cpu", "devices=3", "method=damp" if command == ("run",) else "seed=0"
+        )
+        assert done.returncode == 2
+    assert list(Path().iterdir()) == []
+
+
 def test_bad_input_is_one_line(weightaug: CommandLine) -> None:
     for settings, message in (
         (["method=damp", "devices=16"], "devices=16 is more than method.sub_batches=8"),
@@ -159,6 +185,12 @@ def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="devices=2, but torchrun has started 4 processes"):
         Runtime(devices=2)
     assert Runtime(devices=4).devices == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert Runtime().resolve_device() == "cuda"  # of the four processes elsewhere the devices are others
+    with pytest.raises(
+        UserError, match="has started 8 processes on this machine, and there are 5 GPUs for them"
+    ):
+        Runtime(device="cuda:3").resolve_device()
 
 
 def test_times_of_other_numbers_of_devices_are_not_compared() -> None:

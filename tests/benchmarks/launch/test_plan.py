@@ -62,9 +62,10 @@ def test_states_of_cells(weightaug: CommandLine) -> None:
     assert [line.split()[:2] for line in done.stdout.splitlines() if line[:16] in ids] == [
         list(pair) for pair in zip(ids, ("finished", "diverged", "running", "failed", "waiting"), strict=True)
     ]
-    # 6 epochs of 2 s and 1 s of evaluation: a quarter of one is done, two are to be done; two workers
+    # 6 epochs of 2 s and 1 s of evaluation: a quarter of one is done, two are to be done; two workers, of which one
+    # has the first cell and then the last
     assert (
-        f"time left: about {(0.75 + 2) * 13 / 2:.0f} s with 2 worker(s) (cells told: 3 from {MEASURED})"
+        f"time left: about {(0.75 + 1) * 13:.0f} s with 2 worker(s) (cells told: 3 from {MEASURED})"
         in done.stdout
     )
     assert before == {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
@@ -208,6 +209,39 @@ def test_strangers_among_cards_are_named_and_the_rest_is_reported(weightaug: Com
         assert sum(said in line for line in warned) == 1
     assert len(list((folder / "damaged").iterdir())) == 3
     assert (folder / "second.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ("damp/table1", "devices=3"),
+            "row dropout, sgd, was-aom, was-dom: recipe.batch_size=64 can't be divided by devices=3; row damp, sam, "
+            "asam: devices=3 is no divisor of method.sub_batches=8: every part needs the same number of sub-batches; "
+            "use devices=2, 4 or 8 for all of them",
+        ),
+        (
+            ("damp/table1", "devices=16"),
+            "row damp, sam, asam: devices=16 is more than method.sub_batches=8: every part needs the same number of "
+            "sub-batches; use devices=2, 4 or 8 for all of them, or devices=16 with --only "
+            "row=dropout,sgd,was-aom,was-dom",
+        ),
+        (
+            ("damp/table2", "accumulate=2", "--only", "method=damp"),
+            "panel resnet: accumulate=2: BatchNorm takes its statistics over the whole batch, which parts that run one "
+            "after another can't know; leave out accumulate, and use devices=2, 4 or 8 for all of them, or "
+            "accumulate=2 with --only panel=vit",
+        ),
+    ],
+)
+def test_a_plan_refuses_what_a_run_refuses(
+    settings: tuple[str, ...], said: str, weightaug: CommandLine
+) -> None:
+    name, *others = settings
+    for dry_run in ([], ["--dry-run"], ["--dry-run", "--on", "h200"]):
+        done = weightaug("reproduce", name, "--scale", "smoke", "device=cpu", *others, *dry_run)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"weightaug: error: {said}\n")
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.parametrize("name", entries("table"))

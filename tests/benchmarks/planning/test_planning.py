@@ -69,11 +69,11 @@ def test_declared_numbers_of_images_are_those_that_are_read() -> None:
 
 
 def test_the_work_of_a_cell() -> None:
-    def work(*overrides: str) -> Workload:
+    def work(*overrides: str, devices: int = 1) -> Workload:
         cell = load(["dataset=synthetic", "dataset.train_images=100", "dataset.test_images=10", *overrides])[
             0
         ]
-        found = work_of(cell, cell.dataset.build())
+        found = work_of(cell, cell.dataset.build(), devices)
         assert found is not None
         return found
 
@@ -82,6 +82,12 @@ def test_the_work_of_a_cell() -> None:
     assert work(*few, "method=was", "evaluation.official_was=true").evaluated == 2 * 10 * (1 + 4)
     attacked = work("evaluation.fgsm_epsilon=0.1", "evaluation.pgd_epsilon=0.1", "evaluation.pgd_steps=5")
     assert attacked.evaluated == 10 * (1 + 4 + 16)
+    batches = ("evaluation.batch_size=3", "method=was")  # 3, 3, 3, 1 images, of two modes
+    official = "evaluation.official_was=true"
+    assert [work(*batches, devices=n).evaluated for n in (1, 2, 3, 4, 8)] == [20, 12, 12, 6, 6]
+    assert work(*few, *batches, official, devices=2).evaluated == 2 * (
+        6 + 4 * 10
+    )  # by the first device alone
     corrupted = load(["dataset=digits", "dataset.split=validation"])[0]
     held_out = round(1257 * VALIDATION_SHARE)
     found = work_of(corrupted, corrupted.dataset.build())

@@ -22,7 +22,7 @@ from benchmarks.errors import UserError
 from benchmarks.launch.requirements import source_of
 from benchmarks.registry import entries
 from benchmarks.training.processes import Processes
-from benchmarks.training.sharing import Sharing, check_sharing
+from benchmarks.training.sharing import Shareable, Sharing
 from benchmarks.training.trainer import build
 from weightaug import Part
 from weightaug.synchronised import batch_norm
@@ -198,7 +198,7 @@ def test_batches_are_cut_between_sub_batches() -> None:
 def check(*overrides: str, devices: int = 1, accumulate: int = 1, examples: int = 1000) -> None:
     cell, runtime = load(overrides)
     _, method = build(cell, source_of(cell, runtime), "cpu")
-    check_sharing(cell, method, devices, accumulate, examples)
+    Shareable.of(cell, method, examples).check(devices, accumulate)
 
 
 @pytest.mark.parametrize(
@@ -213,29 +213,38 @@ def check(*overrides: str, devices: int = 1, accumulate: int = 1, examples: int 
         (
             ["method=asam", "method.preset=davda54", "method.running_variance=unbiased"],
             {"devices": 2},
-            "is more than method.sub_batches=1",
+            "is more than method.sub_batches=1: .*; no number of devices above 1 is possible$",
         ),
         (
             ["method=sgd", "recipe.batch_size=100"],
             {"devices": 3},
-            "batch_size=100 can't be divided by devices=3; use 2,",
+            "batch_size=100 can't be divided by devices=3; use devices=2, 4, 5, 10, 20, 25 or 50",
         ),
-        (["method=sgd"], {"accumulate": 2}, "use devices=2, or a network without BatchNorm"),
+        (
+            ["method=sgd"],
+            {"accumulate": 2},
+            "can't know; leave out accumulate, and use devices=2, 4, 8, 16, 32 or 64$",
+        ),
         (["method=damp"], {"accumulate": 2}, "BatchNorm takes its statistics over the whole batch"),
         (
             ["model=vit_tiny"],
             {"devices": 2, "accumulate": 3},
-            "can't be divided by devices=2 times accumulate=3",
+            "can't be divided by devices=2 times accumulate=3; use accumulate=2, 4, 8, 16 or 32 with devices=2$",
         ),
         (
             ["recipe.drop_last=false"],
             {"devices": 4, "examples": 130},
-            "the last batch of an epoch has 2 images",
+            "the last batch of an epoch has 2 images, fewer than devices=4; use devices=2$",
         ),
         (
             ["recipe.drop_last=false", "recipe.mixup_lambda=0.8"],
             {"devices": 2, "examples": 135},
             "MixUp on 2 devices needs batches that divide into equal parts, and an epoch has one of 7",
+        ),
+        (
+            ["recipe.drop_last=false", "recipe.mixup_lambda=0.8"],
+            {"devices": 8, "examples": 132},
+            "has 4 images, fewer than devices=8; use devices=2 or 4$",
         ),
     ],
 )
