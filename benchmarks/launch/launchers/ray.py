@@ -12,6 +12,7 @@ import socket
 from collections import Counter
 from collections.abc import Mapping
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from benchmarks import interruption
@@ -79,7 +80,8 @@ class Ray(Launcher):
         host, _, port = self.address.rpartition("://")[2].rpartition(":")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of ours tells nobody of itself
         before = signal.getsignal(signal.SIGTERM)
-        paths = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+        entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = os.pathsep.join(str(Path(entry).absolute()) for entry in entries if entry)
         try:
             if port.isdigit():  # Ray itself would try for minutes
                 socket.create_connection((host, int(port)), REACH_SECONDS).close()
@@ -87,7 +89,7 @@ class Ray(Launcher):
                 address=self.address,
                 num_cpus=cores() if self.address == LOCAL else None,
                 include_dashboard=False if self.address == LOCAL else None,
-                runtime_env={"env_vars": paths},
+                runtime_env={"env_vars": {"PYTHONPATH": paths} if paths else {}},
                 logging_level=logging.WARNING,
             )
         except Exception as error:  # Ray has many for the same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import sys
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import CommandLine
 
@@ -76,8 +78,8 @@ def test_what_device_workers_elsewhere_have(
         assert asked_device(Runtime(device=device), gpus, there) == answer
 
 
-def work_in(folder: Path, device: str = "cpu") -> Work:
-    cell, runtime = load([f"store={folder}"])
+def work_in(folder: Path, device: str = "cpu", *settings: str) -> Work:
+    cell, runtime = load([f"store={folder}", *settings])
     return Work((cell,), runtime, device, 1, "group", "command", "session")
 
 
@@ -119,6 +121,27 @@ def test_folders_are_absolute_for_processes_elsewhere(
     folders = (there.runtime.store, there.runtime.data, there.runtime.cache)
     assert folders == tuple(str(tmp_path / name) for name in ("runs", "images", "images/.cache"))
     assert there.idle_seconds == 3 * there.runtime.lease_seconds
+    (here := tmp_path / "here").mkdir()
+    (here / "one").symlink_to("other")  # which may lead elsewhere on another machine
+    monkeypatch.chdir(here)
+    there = work_in(Path("runs"), "cpu", "data=../images", "cache=one/cache").elsewhere()
+    folders = (there.runtime.store, there.runtime.data, there.runtime.cache)
+    assert folders == (str(here / "runs"), str(here / "../images"), str(here / "one/cache"))
+
+
+def test_own_images_are_found_by_processes_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    images = np.arange(24 * 64, dtype=np.uint8).reshape(24, 1, 8, 8)
+    np.savez(tmp_path / "here" / "own.npz", images=images, labels=np.arange(24) % 2)
+    monkeypatch.chdir(tmp_path / "here")
+    work = work_in(Path("runs"), "cpu", "dataset=tensors", "dataset.path=own.npz", "cache=cache")
+    there = pickle.loads(pickle.dumps(work.elsewhere()))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (cell,) = there.cells
+    assert (cell.id, cell.as_dict()) == (work.cells[0].id, work.cells[0].as_dict())
+    assert cell.dataset.build({"cache": there.runtime.cache_folder}).counts == (20, 4)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 class Slow(Launcher):
