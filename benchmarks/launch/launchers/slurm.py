@@ -87,7 +87,9 @@ class Slurm(Launcher):
                 raise UserError(
                     f"launcher=slurm: there is no {program} here; give the command where jobs are submitted"
                 )
-        partitions = re.findall(r"PartitionName=(\S+)", _ask("scontrol", "--oneliner", "show", "partition"))
+        partitions = re.findall(
+            r"PartitionName=(\S+)", _ask("scontrol", "--all", "--oneliner", "show", "partition")
+        )
         if self.partition and not set(self.partition.split(",")) <= set(partitions):
             raise unknown_name("partition of Slurm", self.partition, partitions)
         where = [f"--partition={self.partition}"] if self.partition else []
@@ -190,18 +192,22 @@ def _ask(*command: str) -> str:
             f"Slurm does not answer for {REACH_SECONDS:g} s ({command[0]}); is its controller up?"
         ) from error
     except subprocess.CalledProcessError as error:
-        raise UserError(f"Slurm can't be used: {_line(error.stderr) or one_line(error)}") from error
+        last = next(iter(_lines(error.stderr)[::-1]), one_line(error))  # the first ones are of other tries
+        raise UserError(
+            f"Slurm can't be used: {last}; give the command on a machine of a cluster whose controller is up, where "
+            "`sinfo` works"
+        ) from error
 
 
 def _said(error: Exception) -> str:
-    """What sbatch said, from submitit's error."""
-    return _line(next((line for line in str(error).splitlines() if "error:" in line), "")) or one_line(error)
+    """What sbatch said, from submitit's error: a cluster's own rules come before a general line."""
+    return "; ".join(_lines("\n".join(re.findall(r".*error:.*", str(error))))) or one_line(error)
 
 
-def _line(said: str) -> str:
+def _lines(said: str) -> list[str]:
     """Without the name of the program."""
-    first = next(iter(said.strip().splitlines()), "")
-    return re.sub(r"^\w+: (error: )?", "", first)
+    lines = (re.sub(r"^\w+(:? (error|fatal))?: ", "", line.strip()) for line in said.splitlines())
+    return [line for line in lines if line]
 
 
 def _live(work: Work, retries: int) -> None:

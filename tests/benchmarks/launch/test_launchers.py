@@ -254,22 +254,33 @@ PARTITIONS = "echo 'PartitionName=cpu X=1'; echo 'PartitionName=gpu X=1'"
 
 def test_a_slurm_that_can_not_be_used(weightaug: CommandLine, programs: Programs) -> None:
     assert "there is no sbatch here" in error_of(weightaug, "launcher=slurm")
-    down = "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    down = "echo 'slurm_load_partitions error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
     programs(scontrol=down)
-    assert "Unable to contact slurm controller" in error_of(weightaug, "launcher=slurm")
+    said = error_of(weightaug, "launcher=slurm")
+    assert said.startswith(
+        "Slurm can't be used: Unable to contact slurm controller (connect failure); give the"
+    )
+    tries = "scontrol: error: cannot stat file, retrying", "scontrol: fatal: Could not establish a source"
+    programs(scontrol=f"echo '{tries[0]}' >&2; echo '{tries[1]}' >&2; exit 1")
+    said = error_of(weightaug, "launcher=slurm")
+    assert said.startswith("Slurm can't be used: Could not establish a source; give the command on a machine")
     programs(scontrol=PARTITIONS)
     said = error_of(weightaug, "launcher=slurm", "launcher.partition=gqu")
     assert "unknown partition of Slurm 'gqu'; did you mean 'gpu'" in said
 
 
 def test_what_sbatch_refuses_is_told_in_its_words(weightaug: CommandLine, programs: Programs) -> None:
-    refusal = "sbatch: error: Batch job submission failed: Invalid account"
-    programs(scontrol=PARTITIONS, sbatch=f"echo '{refusal}' >&2; exit 1")
+    refusal = (
+        "sbatch: error: Projects need an account",
+        "sbatch: error: Batch job submission failed: Unspecified",
+    )
+    programs(scontrol=PARTITIONS, sbatch=f"echo '{refusal[0]}' >&2; echo '{refusal[1]}' >&2; exit 1")
     done = weightaug(*TABLE[:-1], "launcher=slurm", "--seeds", "1")  # without a word on the device
     assert done.returncode == 2
     start, last = done.stderr.splitlines()
     assert "16 worker(s) on cpu" in start
-    assert last == "weightaug: error: Slurm takes no jobs: Batch job submission failed: Invalid account"
+    said = "Projects need an account; Batch job submission failed: Unspecified"
+    assert last == f"weightaug: error: Slurm takes no jobs: {said}"
 
 
 @pytest.mark.parametrize(
