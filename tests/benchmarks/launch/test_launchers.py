@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -221,8 +223,42 @@ def test_missing_packages_name_the_extra(weightaug: CommandLine, monkeypatch: py
 def test_a_ray_that_can_not_be_reached_or_is_too_small(weightaug: CommandLine) -> None:
     said = error_of(weightaug, "launcher=ray", "launcher.address=127.0.0.1:9")
     assert said.startswith("no Ray cluster at launcher.address=127.0.0.1:9: ")
+    assert said.endswith(
+        "start one there (`ray start --head`) or have one started here (launcher.address=local)"
+    )
+    assert "Invalid address" in error_of(weightaug, "launcher=ray", "launcher.address=nowhere")
     assert "99 CPUs" in error_of(weightaug, "launcher=ray", "launcher.cpus_per_worker=99")
     assert "not be negative" in error_of(weightaug, "launcher=ray", "launcher.retries=-1")
+    assert "or whole ones" in error_of(weightaug, "launcher=ray", "launcher.gpus_per_worker=1.5")
+
+
+def test_what_listens_there_must_be_ray(weightaug: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would try for minutes, and tell of each try on lines of its own."""
+    with socket.create_server(("", 0)) as stranger:
+        address = f"127.0.0.1:{stranger.getsockname()[1]}"
+
+        def answer() -> None:
+            for reply in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+                with stranger.accept()[0] as talk:
+                    talk.recv(9)
+                    talk.sendall(reply)
+
+        thread = Thread(target=answer, daemon=True)
+        thread.start()
+        assert "is no Ray; start" in error_of(weightaug, "launcher=ray", f"launcher.address={address}")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert "is no Ray; start" in error_of(weightaug, "launcher=ray", "launcher.address=auto")
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "room"),
+    [(1, 0, 12), (0, 1, 5), (1, 0.5, 10), (1, 0.4, 10), (1, 0.3, 11), (2, 0.3, 6), (1, 2, 2), (1, 4, 1)],
+)
+def test_how_many_workers_a_ray_has_room_for(cpus: float, gpus: float, room: int) -> None:
+    ray = Ray(cpus_per_worker=cpus, gpus_per_worker=gpus)
+    ray._nodes = [{"CPU": 8, "GPU": 4}, {"CPU": 4, "GPU": 1}]
+    assert ray._room() == room
 
 
 Programs = Callable[..., None]
@@ -254,7 +290,9 @@ PARTITIONS = "echo 'PartitionName=cpu X=1'; echo 'PartitionName=gpu X=1'"
 
 def test_a_slurm_that_can_not_be_used(weightaug: CommandLine, programs: Programs) -> None:
     assert "there is no sbatch here" in error_of(weightaug, "launcher=slurm")
-    down = "echo 'slurm_load_partitions error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    down = (
+        "echo 'slurm_load_partitions error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    )
     programs(scontrol=down)
     said = error_of(weightaug, "launcher=slurm")
     assert said.startswith(
