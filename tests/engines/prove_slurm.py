@@ -104,7 +104,7 @@ def test_a_cell_that_takes_longer_than_its_job_may_is_trained_in_several_lives(
     undisturbed: Table, record: Record, tmp_path: Path
 ) -> None:
     speed = max(card["cost"]["seconds_per_epoch"] for card in undisturbed.cards().values())
-    one = ["--only", "row=signnoise", "--only", "seed=0", f"recipe.epochs={round(60 / speed)}"]
+    one = ["--only", "row=signnoise", "--only", "seed=0", f"recipe.epochs={round(90 / speed)}"]
     there, here = Table(tmp_path / "slurm", record), Table(tmp_path / "local", record)
     with slurm() as cluster:
         there.environment = cluster.environment
