@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,9 +47,9 @@ class Entry:
 
 
 @cache
-def folders() -> tuple[Path, ...]:
-    """The config folders: our own first, then those of installed plug-ins."""
-    found = [OWN_FOLDER]
+def _plugins() -> tuple[tuple[str, str, Path], ...]:
+    """Name, package and config folder of every installed plug-in."""
+    found = []
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             spec = importlib.util.find_spec(point.value)
@@ -59,8 +59,38 @@ def folders() -> tuple[Path, ...]:
         if spec is None or not spec.submodule_search_locations:
             warn(f"plug-in {point.name!r} is left out: {point.value!r} is not an installed package")
             continue
-        found.append(Path(next(iter(spec.submodule_search_locations))))
+        found.append((point.name, point.value, Path(next(iter(spec.submodule_search_locations)))))
     return tuple(found)
+
+
+@cache
+def folders() -> tuple[Path, ...]:
+    """The config folders: our own first, then those of installed plug-ins."""
+    return (OWN_FOLDER, *(folder for _, _, folder in _plugins()))
+
+
+def plugin_files(foreign: Sequence[str]) -> dict[str, tuple[Path, list[Path]]]:
+    """Of each plug-in by its name, the folder that its packages lie in, and the files of them.
+
+    Its packages are that of its configs and those beside it that their ``_target_`` names, without ``foreign`` ones.
+    """
+    found = {}
+    for name, value, folder in _plugins():
+        root = folder.parents[value.count(".")]
+        targets = (str(read_yaml(path).get("_target_", "")) for path in folder.rglob("*.yaml"))
+        packages = {value.partition(".")[0], *(target.partition(".")[0] for target in targets)} - {
+            "",
+            *foreign,
+        }
+        files = [root / f"{package}.py" for package in packages]
+        files += [path for package in packages for path in (root / package).rglob("*")]
+        found[name] = (root, [path for path in files if path.is_file() and not _made(path.relative_to(root))])
+    return found
+
+
+def _made(path: Path) -> bool:
+    """Whether a file is a tool's: compiled or hidden."""
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
 @cache

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import torch
 
 from benchmarks.config import load
 from benchmarks.data.dataset import DataSet, Images, Source
-from benchmarks.data.image_cache import ImageCache, Preparation
+from benchmarks.data.image_cache import Preparation
 from benchmarks.data.image_folder import list_classes
-from benchmarks.data.streaming import stream
+from benchmarks.data.streaming import ImageStream, stream
 from benchmarks.training.processes import ALONE, Processes, joined
 from benchmarks.training.trainer import Trainer
 
@@ -30,6 +31,7 @@ SETTINGS += ['model.blocks="1,1"', *AUGMENTED]
 VIT = ["model=vit_tiny", "model.depth=1", "model.dropout=0.1", "recipe.batch_size=16", "recipe.epochs=1"]
 VIT += ["recipe.drop_last=true", "recipe.mixup_alpha=0.4", "recipe.clip_norm=1.0", *AUGMENTED]
 SIZE = 16  # of streamed images
+LOADERS = 2  # processes of each of several processes
 
 
 def trainer(overrides: Sequence[str], processes: Processes = ALONE, accumulate: int = 1) -> Trainer:
@@ -41,7 +43,12 @@ def trainer(overrides: Sequence[str], processes: Processes = ALONE, accumulate: 
     if images:
         source.image_size = SIZE
         return Trainer(
-            cell, source, _streamed(Path(images[0])), "cpu", processes=processes, accumulate=accumulate
+            cell,
+            source,
+            _streamed(Path(images[0]), LOADERS if processes.count > 1 else 0),
+            "cpu",
+            processes=processes,
+            accumulate=accumulate,
         )
     whole = source.load(Path())
     few = Images(whole.train.images[:EXAMPLES], whole.train.labels[:EXAMPLES])
@@ -50,31 +57,33 @@ def trainer(overrides: Sequence[str], processes: Processes = ALONE, accumulate: 
     )
 
 
-def _streamed(folder: Path) -> DataSet:
-    images = stream(list_classes(folder / "images"), folder / "cache", SIZE, Preparation(20), loaders=0)
+def _streamed(folder: Path, loaders: int) -> DataSet:
+    images = stream(list_classes(folder / "images"), folder / "cache", SIZE, Preparation(20), loaders=loaders)
     return DataSet(images, images, (0.5, 0.4, 0.3), (0.2, 0.3, 0.2))
 
 
 def outcome(run: Trainer, path: Path | None = None) -> dict[str, Any]:
-    """The loss of every step, the weights at the end, and which streamed images were read."""
+    """The loss of every step, the weights at the end, and the digests of the streamed images that came, as cut."""
     losses: list[float] = []
-    read: list[int] = []
-    step, image = run.step, ImageCache.__getitem__
+    read: list[str] = []
+    step, batches = run.step, ImageStream.read
 
     def noted(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         loss = step(x, y)
         losses.append(float(loss))
         return loss
 
-    def counted(self: ImageCache, place: int) -> torch.Tensor:
-        read.append(place)
-        return image(self, place)
+    def counted(self: ImageStream, *arguments: Any, **options: Any) -> Iterator[Any]:
+        for images, labels in batches(self, *arguments, **options):
+            pairs = zip(images.numpy(), labels.tolist(), strict=True)
+            read.extend(sha256(image.tobytes() + bytes([label])).hexdigest() for image, label in pairs)
+            yield images, labels
 
-    run.step, ImageCache.__getitem__ = noted, counted  # type: ignore[method-assign]
+    run.step, ImageStream.read = noted, counted  # type: ignore[method-assign, assignment]
     try:
         run.run(path)
     finally:
-        ImageCache.__getitem__ = image  # type: ignore[method-assign]
+        ImageStream.read = batches  # type: ignore[method-assign]
     values = [*run.model.state_dict().values(), *(p.detach() for p in run.method.parameters())]
     return {"losses": losses, "weights": values, "curve": run.progress.curve, "read": read}
 

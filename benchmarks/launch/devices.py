@@ -194,7 +194,11 @@ def _life(
     parent: int, holder: Connection | None, fraction: Any,
 ) -> None:  # fmt: skip
     """The life of the process ``rank``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the processes
+    for number in (
+        signal.SIGINT,
+        signal.SIGUSR2,
+    ):  # Ctrl-C, Slurm: the parent gets them and ends the processes
+        signal.signal(number, signal.SIG_IGN)
     os.environ["LOCAL_WORLD_SIZE"] = str(runtime.devices)  # as torchrun says it: they share the cores
     own = device_of(device, rank)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.cell import Cell
+from benchmarks.cell import Cell, Component
 from benchmarks.errors import UserError
 from benchmarks.launch import workers
 from benchmarks.runtime import Runtime
@@ -35,12 +36,13 @@ class Work:
     idle_seconds: float = float("inf")  # see IDLE_LEASES
 
     def elsewhere(self) -> Work:
-        """The same for processes that start in another folder."""
+        """The same for processes that start in another folder, in which relative paths would mean others."""
         runtime = self.runtime
         folders = (runtime.store_folder, runtime.data_folder, runtime.cache_folder)
-        store, data, cache = (str(folder.resolve()) for folder in folders)
+        store, data, cache = (_absolute(folder) for folder in folders)
         there = replace(runtime, store=store, data=data, cache=cache)
-        return replace(self, runtime=there, idle_seconds=IDLE_LEASES * runtime.lease_seconds)
+        cells = tuple(replace(cell, dataset=_anywhere(cell.dataset)) for cell in self.cells)
+        return replace(self, cells=cells, runtime=there, idle_seconds=IDLE_LEASES * runtime.lease_seconds)
 
     def do(self) -> None:
         """Be a worker, in this process, until nothing is left to do."""
@@ -53,6 +55,17 @@ class Work:
             self.command,
             self.idle_seconds,
         )
+
+
+def _absolute(path: Path | str) -> str:
+    """Symbolic links are left: other machines may have them lead elsewhere."""
+    return str(Path(path).expanduser().absolute())
+
+
+def _anywhere(component: Component) -> Component:
+    """With absolute paths of its files, which are no part of a cell's id."""
+    paths = {name: _absolute(component.arguments[name]) for name in component.content}
+    return replace(component, arguments={**component.arguments, **paths})
 
 
 class Launcher(ABC):

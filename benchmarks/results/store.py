@@ -158,11 +158,11 @@ class Store:
             UserError: somebody does.
         """
         stated = self._stated_code()
-        if self.code is None or stated.get("digest") == self.code.digest:
+        if self.code is None or (told := self.code.joined(stated)) == stated:
             return
-        if stated and (busy := self.at_work(self.begun())):
-            raise other_code(self.folder, str(stated["name"]), self.code, busy)
-        self.disk.write(self.folder / "code.json", json.dumps(self.code.record(), indent=1) + "\n")
+        if stated and self.code.differs(stated) and (busy := self.at_work(self.begun())):
+            raise other_code(self.folder, stated, self.code, busy)
+        self.disk.write(self.folder / "code.json", json.dumps(told, indent=1) + "\n")
 
     def _stated_code(self) -> dict[str, Any]:
         return self.disk.facts(self.folder / "code.json", ("digest", "name"))
@@ -187,8 +187,8 @@ class Store:
         Raises:
             UserError: workers with other code have begun to write to the store.
         """
-        if self.code and (stated := self._stated_code()) and stated["digest"] != self.code.digest:
-            raise other_code(self.folder, str(stated["name"]), self.code, "it has taken over")
+        if self.code and (stated := self._stated_code()) and self.code.differs(stated):
+            raise other_code(self.folder, stated, self.code, "it has taken over")
         work = self.work(cell_id)
         lease = self.leases.acquire(work)
         if lease is None:

@@ -99,10 +99,10 @@ class Table:
             time.sleep(0.05)
         return found
 
-    def must_equal(self, undisturbed: Table) -> None:
+    def must_equal(self, undisturbed: Table, cells: int = CELLS) -> None:
         """Every cell is there, and has the bits of the undisturbed run's; some were continued from a checkpoint."""
         ours, theirs = self.cards(), undisturbed.cards()
-        assert len(theirs) == CELLS
+        assert len(theirs) == cells
         assert ours.keys() == theirs.keys()
         for cell_id, card in theirs.items():
             assert card["cost"]["resumed"] == 0
@@ -111,7 +111,7 @@ class Table:
         resumed = {cell_id: card["cost"]["resumed"] for cell_id, card in ours.items()}
         assert sum(resumed.values()) > 0, "nothing was hit"
         self.record(
-            f"{len(ours)} of {CELLS} cells are finished. Compared with an undisturbed `launcher=local` run: "
+            f"{len(ours)} of {cells} cells are finished. Compared with an undisturbed `launcher=local` run: "
             f"{', '.join(SAME)} of every card: equal, bit by bit"
         )
         for cell_id, card in ours.items():

@@ -100,6 +100,29 @@ def test_jobs_whose_time_is_up_go_back_into_the_queue(
     table.must_equal(undisturbed)
 
 
+def test_a_cell_that_takes_longer_than_its_job_may_is_trained_in_several_lives(
+    undisturbed: Table, record: Record, tmp_path: Path
+) -> None:
+    speed = max(card["cost"]["seconds_per_epoch"] for card in undisturbed.cards().values())
+    one = ["--only", "row=signnoise", "--only", "seed=0", f"recipe.epochs={round(90 / speed)}"]
+    there, here = Table(tmp_path / "slurm", record), Table(tmp_path / "local", record)
+    with slurm() as cluster:
+        there.environment = cluster.environment
+        there.reproduce(*SLURM, "launcher.time=1", "launcher.notice=5", *one)
+        here.reproduce("launcher=local", *one)
+        here.finish()
+        assert "1 of 1 cells finished" in there.finish()
+        jobs = cluster.ask("scontrol", "--oneliner", "show", "job")
+        assert re.findall(r" TimeLimit=(\S+)", jobs) == ["00:01:00"]
+        (lives,) = restarts(cluster)
+    record(
+        f"the job's limit of 1 minute ran out {lives} time(s), each time it went back into the queue by itself"
+    )
+    (card,) = there.cards().values()
+    assert card["cost"]["resumed"] == lives > 0
+    there.must_equal(here, cells=1)
+
+
 def test_ctrl_c_cancels_the_jobs_and_leaves_checkpoints(record: Record, tmp_path: Path) -> None:
     with slurm() as cluster:
         table = begin(cluster, tmp_path, record)

@@ -9,9 +9,13 @@ import logging
 import os
 import signal
 import socket
+import sys
+import tempfile
+import textwrap
 from collections import Counter
-from collections.abc import Mapping
-from math import inf
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from benchmarks import interruption
@@ -21,6 +25,10 @@ from benchmarks.runtime import Runtime, cores
 
 LOCAL = "local"
 REACH_SECONDS = 10.0
+MOST_SAID = 300
+ROUNDING = 1e-9
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""A frame of HTTP/2 that changes none; byte 3 is its kind."""
 
 
 class Ray(Launcher):
@@ -43,6 +51,10 @@ class Ray(Launcher):
     ) -> None:
         if cpus_per_worker < 0 or (gpus_per_worker or 0) < 0 or retries < 0:
             raise UserError("launcher.cpus_per_worker, gpus_per_worker and retries must not be negative")
+        if gpus_per_worker and gpus_per_worker > 1 and gpus_per_worker % 1:
+            raise UserError(
+                f"launcher.gpus_per_worker={gpus_per_worker:g}: a part of one GPU, such as 0.5, or whole ones"
+            )
         self.address, self.cpus, self.gpus, self.retries = address, cpus_per_worker, gpus_per_worker, retries
         self._nodes: list[Mapping[str, float]] = []
         self._tasks: list[Any] = []
@@ -67,32 +79,45 @@ class Ray(Launcher):
 
     def _room(self) -> int:
         """How many workers the nodes hold at once."""
-        needs = {name: need for name, need in (("CPU", self.cpus), ("GPU", self.gpus)) if need}
-        fit = [min((node.get(name, 0) / needs[name] for name in needs), default=inf) for node in self._nodes]
-        return sum(int(number + 1e-9) if number < inf else cores() for number in fit)
+        return sum(self._fit(node) for node in self._nodes)
+
+    def _fit(self, node: Mapping[str, float]) -> int:
+        fit = []
+        if self.cpus:
+            fit.append(int(node.get("CPU", 0) / self.cpus + ROUNDING))
+        if self.gpus:
+            each = int(1 / self.gpus + ROUNDING)  # of one GPU; a part of a GPU lies in a single one
+            gpus = node.get("GPU", 0)
+            fit.append(int(gpus) * each if each else int(gpus / self.gpus))
+        return min(fit, default=cores())
 
     def _connect(self) -> None:
         import ray
 
         if ray.is_initialized():
             return
-        host, _, port = self.address.rpartition("://")[2].rpartition(":")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray of ours tells nobody of itself
         before = signal.getsignal(signal.SIGTERM)
-        paths = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
+        entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        paths = os.pathsep.join(str(Path(entry).absolute()) for entry in entries if entry)
         try:
-            if port.isdigit():  # Ray itself would try for minutes
-                socket.create_connection((host, int(port)), REACH_SECONDS).close()
-            ray.init(
-                address=self.address,
-                num_cpus=cores() if self.address == LOCAL else None,
-                include_dashboard=False if self.address == LOCAL else None,
-                runtime_env={"env_vars": paths},
-                logging_level=logging.WARNING,
-            )
+            with _quiet_unless_done():
+                if self.address != LOCAL:
+                    _greet(self.address)
+                ray.init(
+                    address=self.address,
+                    num_cpus=cores() if self.address == LOCAL else None,
+                    include_dashboard=False if self.address == LOCAL else None,
+                    runtime_env={"env_vars": {"PYTHONPATH": paths} if paths else {}},
+                    logging_level=logging.WARNING,
+                )
         except Exception as error:  # Ray has many for the same
+            said = textwrap.shorten(str(error) or type(error).__name__, MOST_SAID).rstrip(".")
             raise UserError(
-                f"no Ray cluster at launcher.address={self.address}: {one_line(error)}"
+                f"Ray can't be started here: {said}"
+                if self.address == LOCAL
+                else f"no Ray cluster at launcher.address={self.address}: {said}; start one there (`ray start --head`) "
+                f"or have one started here (launcher.address={LOCAL})"
             ) from error
         finally:
             signal.signal(signal.SIGTERM, before)  # Ray puts its own in the place of the command line's
@@ -143,6 +168,43 @@ class Ray(Launcher):
                 cause = getattr(error, "cause", None) or error
                 reasons[f"{type(cause).__name__}: {one_line(cause)}"] += 1
         return ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
+
+
+def _greet(address: str) -> None:
+    """See that a Ray may be there: Ray itself would try for minutes.
+
+    What listens there must speak gRPC as Ray does, over HTTP/2, where each side begins with a frame of settings.
+    """
+    from ray._private.services import canonicalize_bootstrap_address  # what ``auto`` stands for
+
+    if not (found := canonicalize_bootstrap_address(address) if address == "auto" else address):
+        return
+    host, _, port = found.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return
+    with socket.create_connection((host, int(port)), REACH_SECONDS) as talk:
+        if os.environ.get("RAY_USE_TLS") == "1":
+            return
+        talk.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS)
+        with suppress(OSError):
+            if talk.recv(len(SETTINGS), socket.MSG_WAITALL)[3:4] == SETTINGS[3:4]:
+                return
+    raise ConnectionError("what answers there is no Ray")
+
+
+@contextmanager
+def _quiet_unless_done() -> Iterator[None]:
+    """Hold back what is written to stderr, also by Ray's own threads and not by Python, and drop it if that fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "wb") as stderr:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr.fileno(), 2)
+        held.seek(0)
+        stderr.write(held.read())
 
 
 def _live(work: Work) -> None:

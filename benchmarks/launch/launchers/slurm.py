@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,14 @@ ASK_SECONDS = 3.0
 """Slurm's controller is not asked more often how the jobs are."""
 REACH_SECONDS = 60.0
 SIGNAL = signal.SIGUSR2
-"""What submitit lets Slurm send before the time is up."""
+"""What Slurm is to send before the time is up."""
+MOST = 256
+"""Jobs of an array that submitit lets run at once; each goes on to further cells, so more would be of no use."""
+LATER = (
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR2}); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+"""Starts Python with these signals waiting: they would end a job that is still importing, and for good."""
 LIVING = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED", "STOPPED", "SIGNALING")
 
 
@@ -79,7 +87,9 @@ class Slurm(Launcher):
                 raise UserError(
                     f"launcher=slurm: there is no {program} here; give the command where jobs are submitted"
                 )
-        partitions = re.findall(r"PartitionName=(\S+)", _ask("scontrol", "--oneliner", "show", "partition"))
+        partitions = re.findall(
+            r"PartitionName=(\S+)", _ask("scontrol", "--all", "--oneliner", "show", "partition")
+        )
         if self.partition and not set(self.partition.split(",")) <= set(partitions):
             raise unknown_name("partition of Slurm", self.partition, partitions)
         where = [f"--partition={self.partition}"] if self.partition else []
@@ -89,7 +99,7 @@ class Slurm(Launcher):
         return device
 
     def worker_count(self, runtime: Runtime, device: str, cells: int) -> int:
-        return runtime.workers or cells
+        return runtime.workers or min(cells, MOST)
 
     def thread_count(self, runtime: Runtime, device: str) -> int:
         return runtime.threads or self.cpus
@@ -97,15 +107,16 @@ class Slurm(Launcher):
     def start(self, work: Work, count: int) -> None:
         from submitit import SlurmExecutor
 
-        folder = work.runtime.store_folder.resolve() / "slurm"
-        executor = SlurmExecutor(folder)
+        there = work.elsewhere()
+        folder = there.runtime.store_folder / "slurm"
+        executor = SlurmExecutor(folder, python=shlex.join([sys.executable, "-I", "-S", "-c", LATER]))
         asked: dict[str, Any] = {"job_name": f"weightaug {work.group}", "partition": self.partition or None}
-        asked |= {"time": self.time, "cpus_per_task": self.cpus, "signal_delay_s": self.notice}
+        asked |= {"time": self.time, "cpus_per_task": self.cpus}
         asked |= {
             "gpus_per_node": self.gpus or None,
             "mem": f"{int(self.memory * 1024)}MB" if self.memory else None,
         }
-        further = {"requeue": True, **self.options}
+        further = {"requeue": True, "signal": f"{SIGNAL.name[3:]}@{self.notice}", **self.options}
         known = {key: value for key, value in asked.items() if value is not None}
         executor.update_parameters(
             **known,
@@ -114,7 +125,7 @@ class Slurm(Launcher):
         )
         try:
             with redirect_stderr(StringIO()):  # submitit repeats there what it raises
-                jobs = executor.map_array(_live, [work.elsewhere()] * count, [self.retries] * count)
+                jobs = executor.map_array(_live, [there] * count, [self.retries] * count)
         except Exception as error:  # submitit's for what sbatch says, after a head line of its own
             raise UserError(f"Slurm takes no jobs: {_said(error)}") from error
         self._job, self._states, self._told = jobs[0].job_id.partition("_")[0], [], ""
@@ -181,24 +192,29 @@ def _ask(*command: str) -> str:
             f"Slurm does not answer for {REACH_SECONDS:g} s ({command[0]}); is its controller up?"
         ) from error
     except subprocess.CalledProcessError as error:
-        raise UserError(f"Slurm can't be used: {_line(error.stderr) or one_line(error)}") from error
+        last = next(iter(_lines(error.stderr)[::-1]), one_line(error))  # the first ones are of other tries
+        raise UserError(
+            f"Slurm can't be used: {last}; give the command on a machine of a cluster whose controller is up, where "
+            "`sinfo` works"
+        ) from error
 
 
 def _said(error: Exception) -> str:
-    """What sbatch said, from submitit's error."""
-    return _line(next((line for line in str(error).splitlines() if "error:" in line), "")) or one_line(error)
+    """What sbatch said, from submitit's error: a cluster's own rules come before a general line."""
+    return "; ".join(_lines("\n".join(re.findall(r".*error:.*", str(error))))) or one_line(error)
 
 
-def _line(said: str) -> str:
+def _lines(said: str) -> list[str]:
     """Without the name of the program."""
-    first = next(iter(said.strip().splitlines()), "")
-    return re.sub(r"^\w+: (error: )?", "", first)
+    lines = (re.sub(r"^\w+(:? (error|fatal))?: ", "", line.strip()) for line in said.splitlines())
+    return [line for line in lines if line]
 
 
 def _live(work: Work, retries: int) -> None:
     """A worker's job."""
     try:
         with interruption.handled(signal.SIGTERM, SIGNAL):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, SIGNAL})  # see LATER
             work.do()
     except interruption.Interrupted as stop:
         _go_back(retries)

@@ -110,7 +110,7 @@ def test_an_interrupted_calibration_keeps_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second kind is interrupted; the next calibration begins with it."""
-    monkeypatch.setattr("benchmarks.planning.calibrate.Worker", Idle)
+    monkeypatch.setattr("benchmarks.planning.calibrate.MeasuringProcess", Idle)
     cells = [smoke(f"method={name}") for name in ("sgd", "damp", "sam")]
     asked = asked_of((cell, cell.dataset.build()) for cell in cells)
     order: list[str] = []

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import CommandLine
 
@@ -76,8 +80,8 @@ def test_what_device_workers_elsewhere_have(
         assert asked_device(Runtime(device=device), gpus, there) == answer
 
 
-def work_in(folder: Path, device: str = "cpu") -> Work:
-    cell, runtime = load([f"store={folder}"])
+def work_in(folder: Path, device: str = "cpu", *settings: str) -> Work:
+    cell, runtime = load([f"store={folder}", *settings])
     return Work((cell,), runtime, device, 1, "group", "command")
 
 
@@ -119,6 +123,27 @@ def test_folders_are_absolute_for_processes_elsewhere(
     folders = (there.runtime.store, there.runtime.data, there.runtime.cache)
     assert folders == tuple(str(tmp_path / name) for name in ("runs", "images", "images/.cache"))
     assert there.idle_seconds == 3 * there.runtime.lease_seconds
+    (here := tmp_path / "here").mkdir()
+    (here / "one").symlink_to("other")  # which may lead elsewhere on another machine
+    monkeypatch.chdir(here)
+    there = work_in(Path("runs"), "cpu", "data=../images", "cache=one/cache").elsewhere()
+    folders = (there.runtime.store, there.runtime.data, there.runtime.cache)
+    assert folders == (str(here / "runs"), str(here / "../images"), str(here / "one/cache"))
+
+
+def test_own_images_are_found_by_processes_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    images = np.arange(24 * 64, dtype=np.uint8).reshape(24, 1, 8, 8)
+    np.savez(tmp_path / "here" / "own.npz", images=images, labels=np.arange(24) % 2)
+    monkeypatch.chdir(tmp_path / "here")
+    work = work_in(Path("runs"), "cpu", "dataset=tensors", "dataset.path=own.npz", "cache=cache")
+    there = pickle.loads(pickle.dumps(work.elsewhere()))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (cell,) = there.cells
+    assert (cell.id, cell.as_dict()) == (work.cells[0].id, work.cells[0].as_dict())
+    assert cell.dataset.build({"cache": there.runtime.cache_folder}).counts == (20, 4)
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 class Slow(Launcher):
@@ -198,8 +223,42 @@ def test_missing_packages_name_the_extra(weightaug: CommandLine, monkeypatch: py
 def test_a_ray_that_can_not_be_reached_or_is_too_small(weightaug: CommandLine) -> None:
     said = error_of(weightaug, "launcher=ray", "launcher.address=127.0.0.1:9")
     assert said.startswith("no Ray cluster at launcher.address=127.0.0.1:9: ")
+    assert said.endswith(
+        "start one there (`ray start --head`) or have one started here (launcher.address=local)"
+    )
+    assert "Invalid address" in error_of(weightaug, "launcher=ray", "launcher.address=nowhere")
     assert "99 CPUs" in error_of(weightaug, "launcher=ray", "launcher.cpus_per_worker=99")
     assert "not be negative" in error_of(weightaug, "launcher=ray", "launcher.retries=-1")
+    assert "or whole ones" in error_of(weightaug, "launcher=ray", "launcher.gpus_per_worker=1.5")
+
+
+def test_what_listens_there_must_be_ray(weightaug: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would try for minutes, and tell of each try on lines of its own."""
+    with socket.create_server(("", 0)) as stranger:
+        address = f"127.0.0.1:{stranger.getsockname()[1]}"
+
+        def answer() -> None:
+            for reply in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+                with stranger.accept()[0] as talk:
+                    talk.recv(9)
+                    talk.sendall(reply)
+
+        thread = Thread(target=answer, daemon=True)
+        thread.start()
+        assert "is no Ray; start" in error_of(weightaug, "launcher=ray", f"launcher.address={address}")
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert "is no Ray; start" in error_of(weightaug, "launcher=ray", "launcher.address=auto")
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "room"),
+    [(1, 0, 12), (0, 1, 5), (1, 0.5, 10), (1, 0.4, 10), (1, 0.3, 11), (2, 0.3, 6), (1, 2, 2), (1, 4, 1)],
+)
+def test_how_many_workers_a_ray_has_room_for(cpus: float, gpus: float, room: int) -> None:
+    ray = Ray(cpus_per_worker=cpus, gpus_per_worker=gpus)
+    ray._nodes = [{"CPU": 8, "GPU": 4}, {"CPU": 4, "GPU": 1}]
+    assert ray._room() == room
 
 
 Programs = Callable[..., None]
@@ -231,22 +290,35 @@ PARTITIONS = "echo 'PartitionName=cpu X=1'; echo 'PartitionName=gpu X=1'"
 
 def test_a_slurm_that_can_not_be_used(weightaug: CommandLine, programs: Programs) -> None:
     assert "there is no sbatch here" in error_of(weightaug, "launcher=slurm")
-    down = "echo 'slurm_load_partitions: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    down = (
+        "echo 'slurm_load_partitions error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
+    )
     programs(scontrol=down)
-    assert "Unable to contact slurm controller" in error_of(weightaug, "launcher=slurm")
+    said = error_of(weightaug, "launcher=slurm")
+    assert said.startswith(
+        "Slurm can't be used: Unable to contact slurm controller (connect failure); give the"
+    )
+    tries = "scontrol: error: cannot stat file, retrying", "scontrol: fatal: Could not establish a source"
+    programs(scontrol=f"echo '{tries[0]}' >&2; echo '{tries[1]}' >&2; exit 1")
+    said = error_of(weightaug, "launcher=slurm")
+    assert said.startswith("Slurm can't be used: Could not establish a source; give the command on a machine")
     programs(scontrol=PARTITIONS)
     said = error_of(weightaug, "launcher=slurm", "launcher.partition=gqu")
     assert "unknown partition of Slurm 'gqu'; did you mean 'gpu'" in said
 
 
 def test_what_sbatch_refuses_is_told_in_its_words(weightaug: CommandLine, programs: Programs) -> None:
-    refusal = "sbatch: error: Batch job submission failed: Invalid account"
-    programs(scontrol=PARTITIONS, sbatch=f"echo '{refusal}' >&2; exit 1")
+    refusal = (
+        "sbatch: error: Projects need an account",
+        "sbatch: error: Batch job submission failed: Unspecified",
+    )
+    programs(scontrol=PARTITIONS, sbatch=f"echo '{refusal[0]}' >&2; echo '{refusal[1]}' >&2; exit 1")
     done = weightaug(*TABLE[:-1], "launcher=slurm", "--seeds", "1")  # without a word on the device
     assert done.returncode == 2
     start, last = done.stderr.splitlines()
     assert "16 worker(s) on cpu" in start
-    assert last == "weightaug: error: Slurm takes no jobs: Batch job submission failed: Invalid account"
+    said = "Projects need an account; Batch job submission failed: Unspecified"
+    assert last == f"weightaug: error: Slurm takes no jobs: {said}"
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 from interrupted_runs import small_trainer
 
+from benchmarks import registry
 from benchmarks.errors import UserError
 from benchmarks.results import disk as disk_module
-from benchmarks.results.code import Code, code
+from benchmarks.results.code import PACKAGES, SUFFIXES, Code, code
 from benchmarks.results.disk import Disk, DiskError
 from benchmarks.results.heartbeat import Heartbeat
 from benchmarks.results.lease import LeaseLostError, Leases
@@ -77,6 +80,77 @@ def test_a_worker_that_died_with_other_code_does_not_keep_the_store(tmp_path: Pa
     on(tmp_path, "second", "bbbb", clock).enter()
     assert 60 <= clock.seconds <= 62
     assert json.loads((tmp_path / "code.json").read_text())["digest"] == "bbbb"
+
+
+def test_a_plugin_counts_where_both_have_it(tmp_path: Path) -> None:
+    def on_with(host: str, plugins: dict[str, str], meanwhile: Callable[[], None] = lambda: None) -> Store:
+        store = on(tmp_path, host, disk=Clock(meanwhile))
+        store.code = Code("aaaa", plugins)
+        return store
+
+    plain, first = on_with("plain", {}), on_with("first", {"mine": "1111"})
+    plain.enter()
+    first.enter()  # its own cells are none of the others'
+    plain.enter()
+    lease = plain.acquire("cell")
+    assert lease is not None
+    with pytest.raises(UserError, match=r"mine \(code 1111\): .* with plug-in mine \(code 2222\)\. Wait"):
+        on_with("second", {"mine": "2222", "other": "3333"}, lease.renew).enter()
+    lease.release()
+    on_with("second", {"mine": "2222", "other": "3333"}).enter()
+    assert plain.acquire("cell") is not None
+    with pytest.raises(UserError, match=r"mine .*taken over"):
+        first.acquire("another")
+
+
+def test_what_belongs_to_the_code_of_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: [EntryPoint("mine", "pl_cfg.own", group)]
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / "pl_cfg/own/method/mine.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("_target_: pl_code.Mine\n")
+    (tmp_path / "pl_cfg/own/method/theirs.yaml").write_text("_target_: torch.nn.Linear\n")
+    for file in (
+        "pl_cfg/__init__.py",
+        "pl_cfg/own/__init__.py",
+        "pl_code.py",
+        "pl_cfg/table.bin",
+        "unrelated.py",
+    ):
+        (tmp_path / file).write_bytes(b"")
+
+    def digest() -> str:
+        for function in (registry._plugins, registry.folders, code):
+            function.cache_clear()
+        return code().plugins["mine"]
+
+    known = {digest()}
+    for file in ("unrelated.py", "pl_cfg/.hidden"):
+        (tmp_path / file).write_text("changed")
+        assert {digest()} == known
+    for file, content in (
+        ("pl_code.py", b"changed"), ("pl_cfg/table.bin", bytes(4 << 20)), ("pl_cfg/table.bin", bytes(5 << 20)),
+        ("pl_cfg/own/method/mine.yaml", b"_target_: pl_code.Mine\nx: 1\n"), ("pl_cfg/own/new.txt", b""),
+    ):  # fmt: skip
+        (tmp_path / file).write_bytes(content)
+        assert digest() not in known
+        known.add(digest())
+    monkeypatch.undo()
+    for function in (registry._plugins, registry.folders, code):
+        function.cache_clear()
+
+
+def test_files_that_decide_results_belong_to_our_code() -> None:
+    root = Path(__file__).resolve().parents[3]
+    others = {
+        path.relative_to(root).as_posix()
+        for package in PACKAGES
+        for path in (root / package).rglob("*")
+        if path.is_file() and path.suffix not in (*SUFFIXES, ".pyc") and path.parent.name != "templates"
+    }
+    assert others <= {"benchmarks/speed/gpu.sh"}
 
 
 def test_settings_choose_the_store(tmp_path: Path) -> None:

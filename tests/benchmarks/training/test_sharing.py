@@ -97,11 +97,13 @@ def test_two_processes_are_one(pair: Path, name: str) -> None:
 
 
 def test_each_process_reads_its_part_alone(pair: Path, streamed: list[str]) -> None:
+    """Loader processes of the two bring the bytes that a single process cuts out by itself."""
     first, second = (torch.load(pair / f"streamed.{rank}.pt") for rank in (0, 1))
     one = outcome(trainer(streamed))
     same(first, one)
     assert len(first["read"]) == len(second["read"]) == 16
-    assert sorted(first["read"] + second["read"]) == sorted(one["read"]) == list(range(32))
+    assert sorted(first["read"] + second["read"]) == sorted(one["read"])
+    assert len(set(one["read"])) == 32
 
 
 @pytest.mark.parametrize("name", ["was_damp", "separate_sam"])
