@@ -134,20 +134,21 @@ def _run(cell: Cell, runtime: Runtime, device: str, heartbeat: Heartbeat, group:
                 for rank in range(runtime.devices)
             ]
         )
-        with attended(processes):
+        with attended(processes, lambda: _answer(asked, heartbeat)):  # they write a last checkpoint
             processes.start()
             while processes.alive():
                 heartbeat.fraction = fraction.value
                 if any(processes.exit_codes):
                     time.sleep(SETTLE_SECONDS)
                     break
-                if asked.poll(POLL_SECONDS):
-                    _answer(asked, heartbeat)
+                _answer(asked, heartbeat, POLL_SECONDS)
             _raise_for(processes.exit_codes, Path(folder))
 
 
-def _answer(asked: Connection, heartbeat: Heartbeat) -> None:
-    """Tell the process that is about to write whether the claim still holds."""
+def _answer(asked: Connection, heartbeat: Heartbeat, seconds: float = 0.0) -> None:
+    """Tell the process that is about to write whether the claim still holds, if it asks within some seconds."""
+    if not asked.poll(seconds):
+        return
     asked.recv()
     try:
         heartbeat.check()

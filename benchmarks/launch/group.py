@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -55,8 +55,12 @@ class Group:
 
 
 @contextmanager
-def attended(group: Stoppable) -> Iterator[None]:
-    """If the context is left early, as by Ctrl-C, all are told to end and waited for, but not for ever."""
+def attended(group: Stoppable, serve: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """If the context is left early, as by Ctrl-C, all are told to end and waited for, but not for ever.
+
+    Args:
+        serve: called again and again while they end, for what they may still ask for.
+    """
     try:
         yield
     except BaseException:
@@ -64,6 +68,7 @@ def attended(group: Stoppable) -> Iterator[None]:
             group.stop()
             deadline = time.monotonic() + STOP_SECONDS
             while group.alive() and time.monotonic() < deadline:
+                serve()
                 time.sleep(POLL_SECONDS)
         finally:
             group.kill()

@@ -19,13 +19,22 @@ from machines import on_machines
 from benchmarks.errors import PassingError, UserError
 from benchmarks.interruption import Interrupted
 from benchmarks.launch.devices import KilledError, ProcessError, _kind, _raise_for, device_of
+from benchmarks.launch.group import STOP_SECONDS
 from benchmarks.results.disk import DiskError
 from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.provenance import machine
 from benchmarks.runtime import Runtime, cores
 
-COMMAND = ["run", "method=damp", "recipe.epochs=4", "recipe.batch_size=64", "device=cpu", "threads=1"]
-COMMAND += ["wandb=disabled", "dataset.corruptions={}", 'model.blocks="1"', "checkpoint_seconds=0"]
+COMMAND = ["run", "device=cpu", "threads=1", "wandb=disabled", 'model.blocks="1"', "checkpoint_seconds=0"]
+STREAM = ["dataset=imagenet_synthetic", "dataset.size=16", "dataset.classes=4", "dataset.train_images=160"]
+STREAM += [
+    "dataset.test_images=16",
+    "recipe.min_crop_area=0.1",
+    "recipe.crop_padding=0",
+    "recipe.batch_size=16",
+]
+STREAM += ["recipe.epochs=3", "evaluation.corruptions=false", "method=damp", "devices=2"]
+"""Each of the processes has loader processes for its images."""
 
 
 def wait(run: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
@@ -54,30 +63,34 @@ def ranks(run: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
-    """The card of two processes that nothing happens to."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, object]]]:
+    """The card of two processes that nothing happens to, and their data folder."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run = start(folder, *COMMAND, "devices=2")
+    run = start(folder, *COMMAND, *STREAM)
     _, errors = run.communicate(timeout=170)
     assert run.returncode == 0, errors
-    assert errors.count("\n") == 1, errors  # how long it took
-    yield json.loads(next((folder / "runs" / "cards").glob("*.json")).read_text())
+    assert errors.splitlines()[-1].startswith("weightaug: damp"), errors
+    yield folder / "data", json.loads(next((folder / "runs" / "cards").glob("*.json")).read_text())
 
 
 def test_stopped_and_then_killed_it_ends_with_the_same_bits(
-    undisturbed: dict[str, object], tmp_path: Path
+    undisturbed: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
-    run = start(tmp_path, *COMMAND, "devices=2")
+    data, expected = undisturbed
+    command = [*COMMAND, *STREAM, f"data={data}"]
+    run = start(tmp_path, *command)
     wait(run, lambda: steps(tmp_path) > 2)
     run.send_signal(signal.SIGTERM)
+    asked = time.monotonic()
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 143
-    assert errors.splitlines() == [
+    assert time.monotonic() - asked < STOP_SECONDS  # nobody had to be killed
+    assert errors.splitlines()[-1] == (
         "weightaug: stopped; what was finished is kept, the same command goes on from here"
-    ]
+    )
     reached = steps(tmp_path)
-    assert 2 < reached < 76
-    run = start(tmp_path, *COMMAND, "devices=2")
+    assert 2 < reached < 28
+    run = start(tmp_path, *command)
     wait(run, lambda: steps(tmp_path) > reached + 2)
     os.kill(ranks(run)[-1].pid, signal.SIGKILL)
     _, errors = run.communicate(timeout=170)
@@ -87,14 +100,17 @@ def test_stopped_and_then_killed_it_ends_with_the_same_bits(
     assert card["provenance"]["devices"] == 2
     assert card["cost"]["resumed"] == 2
     for key in ("id", "curve", "weights", "metrics"):
-        assert card[key] == undisturbed[key], key
+        assert card[key] == expected[key], key
 
 
 def test_the_first_of_several_machines_alone_tells_and_writes(tmp_path: Path) -> None:
     folders = (tmp_path / "a", tmp_path / "b")
     for folder in folders:
         folder.mkdir()
-    commands = [[*COMMAND, "method=sgd", *more] for more in (["recipe.batch_size=65"], ["recipe.epochs=1"])]
+    commands = [
+        [*COMMAND, "dataset.corruptions={}", *more]
+        for more in (["recipe.batch_size=65"], ["recipe.epochs=1"])
+    ]
     first, second = on_machines(folders, *commands)
     refused = "recipe.batch_size=65 can't be divided by devices=2; use devices=5 or 13"
     assert first[0] == [2, "", f"weightaug: error: {refused}\n"]
