@@ -86,6 +86,7 @@ def _trained(cell: Cell, runtime: Runtime, device: str, processes: Processes) ->
     from benchmarks.launch.run_cell import run_cell
 
     codes = sorted(set(processes.gather(code().name)))
+    kinds = set(processes.gather(device.partition(":")[0]))
     claimed: list[tuple[Store, Heartbeat]] = []  # in the first process alone
     with ExitStack() as stack:
 
@@ -97,6 +98,10 @@ def _trained(cell: Cell, runtime: Runtime, device: str, processes: Processes) ->
                 raise UserError(
                     f"the processes run different code: {'; '.join(codes)}; run the same everywhere, or allow it "
                     "(mixed_versions=allow)"
+                )
+            if len(kinds) > 1:  # they would wait for each other in different groups
+                raise UserError(
+                    "some of the processes have a GPU and some have none; say device=cpu for all of them"
                 )
             store = Store.of(runtime)
             if busy := store.at_work([cell.id]):
