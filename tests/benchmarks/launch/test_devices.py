@@ -20,9 +20,11 @@ from machines import on_machines
 from benchmarks.config import load
 from benchmarks.errors import PassingError, UserError
 from benchmarks.interruption import Interrupted
+from benchmarks.launch import single
 from benchmarks.launch.devices import KilledError, ProcessError, _kind, _raise_for, device_of
 from benchmarks.launch.group import STOP_SECONDS
 from benchmarks.launch.single import _trained
+from benchmarks.results.code import Code
 from benchmarks.results.disk import DiskError
 from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.provenance import machine
@@ -225,6 +227,25 @@ def test_processes_with_and_without_a_gpu_do_not_wait_for_each_other(
     cell, runtime = load([f"store={tmp_path / 'runs'}"])
     with pytest.raises(UserError, match="some of the processes have a GPU and some have none"):
         _trained(cell, runtime, "cuda", Mixed())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_with_other_code_or_another_plugin_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "code", lambda: Code("aaaa", {"mine": "1111"}))
+    cell, runtime = load([f"store={tmp_path / 'runs'}"])
+    for code, told in (
+        (Code("bbbb"), r"code aaaa\); .*code bbbb\); run the same"),
+        (Code("aaaa", {"mine": "2222"}), r"code aaaa\); plug-in mine; run the same"),
+    ):
+
+        class Mixed(Processes):
+            def gather(self, value: Any, code: Code = code) -> list[Any]:
+                return [value, code.record()] if isinstance(value, dict) else [value]
+
+        with pytest.raises(UserError, match=f"the processes run different code: .*{told}"):
+            _trained(cell, runtime, "cpu", Mixed())
     assert list(tmp_path.iterdir()) == []
 
 
