@@ -93,7 +93,7 @@ class _SharpnessAware(Method):
         entries = [entry for g in scaled.values() for entry in g.unbind()]
         norm = torch.stack(torch._foreach_norm(entries)).view(len(scaled), -1).norm(dim=0)
         # The gradients are those of the mean over all examples; epsilon belongs to the sub-batch's own mean.
-        share = norm.new_tensor(sizes) / sum(sizes) if self.epsilon else 0.0
+        share = _shares(sizes, norm) if self.epsilon else 0.0
         length = torch.where(norm == 0, 0, self.rho / (norm + self.epsilon * share))
         shifts = {}
         for name, g in scaled.items():
@@ -101,6 +101,13 @@ class _SharpnessAware(Method):
             shift = g * length.view(-1, *(1,) * (g.dim() - 1))
             shifts[name] = shift if t is None else shift * t
         return shifts
+
+
+def _shares(sizes: list[int], like: Tensor) -> Tensor:
+    """Each sub-batch's share of the examples, made on the device: to copy it there would wait for all kernels."""
+    least = sizes[-1]  # the others have as many or one more, the larger ones first
+    larger = torch.arange(len(sizes), device=like.device) < sizes.count(least + 1)
+    return (least + larger).to(like.dtype) / sum(sizes)
 
 
 class SAM(_SharpnessAware):

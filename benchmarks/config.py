@@ -178,7 +178,7 @@ def _set(parts: dict[str, Any], runtime: dict[str, Any], key: str, value: Any) -
                 raise UserError(f"{key}: {group}.{rest.split('.')[0]} is a single value and has no parts")
         node[last] = value
     else:
-        raise unknown_name("key", key, [*PLAIN, *runtime_keys, *GROUPS])
+        raise unknown_name("key", key, {*PLAIN, *runtime_keys, *GROUPS})
 
 
 def _kind(group: str, part: dict[str, Any]) -> type:

@@ -77,7 +77,7 @@ def plugin_files(foreign: Sequence[str]) -> dict[str, tuple[Path, list[Path]]]:
     found = {}
     for name, value, folder in _plugins():
         root = folder.parents[value.count(".")]
-        targets = (str(read_yaml(path).get("_target_", "")) for path in folder.rglob("*.yaml"))
+        targets = map(_target, folder.rglob("*.yaml"))
         packages = {value.partition(".")[0], *(target.partition(".")[0] for target in targets)} - {
             "",
             *foreign,
@@ -86,6 +86,14 @@ def plugin_files(foreign: Sequence[str]) -> dict[str, tuple[Path, list[Path]]]:
         files += [path for package in packages for path in (root / package).rglob("*")]
         found[name] = (root, [path for path in files if path.is_file() and not _made(path.relative_to(root))])
     return found
+
+
+def _target(path: Path) -> str:
+    """What a config names; nothing where a file is none, such as a plug-in's own list, or is broken."""
+    try:
+        return str(read_yaml(path).get("_target_", ""))
+    except (UserError, ValueError):
+        return ""
 
 
 def _made(path: Path) -> bool:

@@ -40,10 +40,14 @@ def shareable(cell: Cell, runtime: Runtime) -> Shareable:
     """What is known without the images; :func:`benchmarks.launch.run_cell.preflight` looks again with them."""
     from benchmarks.planning.kinds import Kind, training_images
     from benchmarks.planning.network import empty_model
+    from benchmarks.training.trainer import build
 
     source = source_of(cell, runtime)
-    model = empty_model(Kind.of(cell, source))
-    method = cell.method.build({"source": source, "data": None}, model=model, seed=0)
+    try:
+        model = empty_model(Kind.of(cell, source))
+        method = cell.method.build({"source": source, "data": None}, model=model, seed=0)
+    except UserError:  # a method that looks at the weights while it is built; or what is told again
+        method = build(cell, source, "cpu")[1]
     return Shareable.of(cell, method, training_images(source) or cell.recipe.batch_size)
 
 

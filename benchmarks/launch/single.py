@@ -85,7 +85,8 @@ def _trained(cell: Cell, runtime: Runtime, device: str, processes: Processes) ->
     from benchmarks.launch.devices import Reporter, device_of, run_on_devices
     from benchmarks.launch.run_cell import run_cell
 
-    codes = sorted(set(processes.gather(code().name)))
+    codes = processes.gather(code().record())
+    kinds = set(processes.gather(device.partition(":")[0]))
     claimed: list[tuple[Store, Heartbeat]] = []  # in the first process alone
     with ExitStack() as stack:
 
@@ -93,10 +94,19 @@ def _trained(cell: Cell, runtime: Runtime, device: str, processes: Processes) ->
             """Take the cell, unless somebody has finished it meanwhile."""
             if not processes.first:
                 return
-            if runtime.mixed_versions == "refuse" and len(codes) > 1:
+            others = [found for found in codes if code().differs(found)]
+            if runtime.mixed_versions == "refuse" and others:
+                told = sorted({str(found["name"]) for found in codes})
+                told += sorted(
+                    {f"plug-in {name}" for found in others for name in code().other_plugins(found)}
+                )
                 raise UserError(
-                    f"the processes run different code: {'; '.join(codes)}; run the same everywhere, or allow it "
+                    f"the processes run different code: {'; '.join(told)}; run the same everywhere, or allow it "
                     "(mixed_versions=allow)"
+                )
+            if len(kinds) > 1:  # they would wait for each other in different groups
+                raise UserError(
+                    "some of the processes have a GPU and some have none; say device=cpu for all of them"
                 )
             store = Store.of(runtime)
             if busy := store.at_work([cell.id]):

@@ -55,7 +55,9 @@ def _watch_screen(request: Request, screen: Console) -> None:
     with Live(console=screen, auto_refresh=False) as live:
         while True:
             status = Status.of(request)
-            live.update(Group(*_as_text(request, status)), refresh=True)
+            # The table last, as it is what may be too long for the screen.
+            parts = sorted(_as_text(request, status), key=lambda part: not isinstance(part, str))
+            live.update(Group(*parts), refresh=True)
             if status.settled:
                 return
             time.sleep(WATCH_SECONDS)

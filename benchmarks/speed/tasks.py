@@ -38,13 +38,20 @@ def tasks(device: Device) -> Iterator[Task]:
 
 
 def _of_engine(device: Device, engine: str) -> Iterator[Task]:
-    for precision in reversed(device.sizes.precisions):
-        name = f"{precision}, {engine}"
-        yield Task("epochs", name, partial(epoch, device, precision, engine))
-        for method in METHODS:
-            yield Task("steps", f"{name}, {method}", partial(step, device, precision, engine, method))
+    """In the fastest precision, then whether the engine's losses are right, then in the others."""
+    fastest, *others = reversed(device.sizes.precisions)
+    yield from _in_precision(device, engine, fastest)
     for method in CHECKED:
         yield Task("losses", f"{engine}, {method}", partial(losses, device, engine, method))
+    for precision in others:
+        yield from _in_precision(device, engine, precision)
+
+
+def _in_precision(device: Device, engine: str, precision: str) -> Iterator[Task]:
+    name = f"{precision}, {engine}"
+    yield Task("epochs", name, partial(epoch, device, precision, engine))
+    for method in METHODS:
+        yield Task("steps", f"{name}, {method}", partial(step, device, precision, engine, method))
 
 
 def measure(

@@ -85,7 +85,7 @@ class Trainer:
         self.processes, self.accumulate = processes, accumulate
         self.cell, self.source, self.data, self.device = cell, source, data, device
         self.asked = engine
-        if device.startswith("cuda"):
+        if device.startswith("cuda:"):  # "cuda" is the current one, which torch does not take here
             torch.cuda.set_device(device)  # graphs and generated kernels are those of the current device
         self.may_write: Callable[[], None] = lambda: None  # called before a checkpoint appears; may raise
         self.steps = steps_per_epoch(len(data.train), cell.recipe)

@@ -97,6 +97,8 @@ def test_the_most_wanted_comes_first_on_a_gpu() -> None:
     compiled = [place for place, what in enumerate(told) if "compiled" in what or "graph" in what]
     assert compiled == list(range(compiled[0], len(told)))  # what has to be compiled comes last
     assert told[compiled[0] : compiled[0] + 2] == ["epochs: bf16, graph", "steps: bf16, graph, SGD"]
+    for engine in ("eager", "graph"):  # what is fast must also be right
+        assert told.index(f"losses: {engine}, sam") < told.index(f"epochs: tf32, {engine}")
 
 
 def test_bad_input(

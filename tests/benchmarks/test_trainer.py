@@ -251,3 +251,15 @@ def test_clipping_is_exact() -> None:
     assert torch.equal(short.grad, torch.tensor([0.8]))
     clip_gradients([long, short], 10.0)
     assert torch.equal(short.grad, torch.tensor([0.8]))
+
+
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch takes no other as the current one."""
+    chosen: list[int] = []
+    index = torch.cuda._utils._get_device_index  # what torch's own asks first; raises for "cuda"
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(index(device)))
+    monkeypatch.setattr(Trainer, "_begin", lambda self: None)
+    made = trainer()
+    for device in ("cpu", "cuda", "cuda:3"):
+        Trainer(made.cell, made.source, made.data, device)
+    assert chosen == [3]

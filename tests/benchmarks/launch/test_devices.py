@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,14 +17,19 @@ import torch
 from command_line import CommandLine, start
 from machines import on_machines
 
+from benchmarks.config import load
 from benchmarks.errors import PassingError, UserError
 from benchmarks.interruption import Interrupted
+from benchmarks.launch import single
 from benchmarks.launch.devices import KilledError, ProcessError, _kind, _raise_for, device_of
 from benchmarks.launch.group import STOP_SECONDS
+from benchmarks.launch.single import _trained
+from benchmarks.results.code import Code
 from benchmarks.results.disk import DiskError
 from benchmarks.results.lease import LeaseLostError
 from benchmarks.results.provenance import machine
 from benchmarks.runtime import Runtime, cores
+from benchmarks.training.processes import Processes
 
 COMMAND = ["run", "device=cpu", "threads=1", "wandb=disabled", 'model.blocks="1"', "checkpoint_seconds=0"]
 STREAM = ["dataset=imagenet_synthetic", "dataset.size=16", "dataset.classes=4", "dataset.train_images=160"]
@@ -207,6 +213,40 @@ def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
         UserError, match="has started 8 processes on this machine, and there are 5 GPUs for them"
     ):
         Runtime(device="cuda:3").resolve_device()
+
+
+def test_processes_with_and_without_a_gpu_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As device=auto gives them where torchrun has started them on machines of both kinds."""
+
+    class Mixed(Processes):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, "cpu"] if value == "cuda" else [value]
+
+    cell, runtime = load([f"store={tmp_path / 'runs'}"])
+    with pytest.raises(UserError, match="some of the processes have a GPU and some have none"):
+        _trained(cell, runtime, "cuda", Mixed())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_with_other_code_or_another_plugin_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(single, "code", lambda: Code("aaaa", {"mine": "1111"}))
+    cell, runtime = load([f"store={tmp_path / 'runs'}"])
+    for code, told in (
+        (Code("bbbb"), r"code aaaa\); .*code bbbb\); run the same"),
+        (Code("aaaa", {"mine": "2222"}), r"code aaaa\); plug-in mine; run the same"),
+    ):
+
+        class Mixed(Processes):
+            def gather(self, value: Any, code: Code = code) -> list[Any]:
+                return [value, code.record()] if isinstance(value, dict) else [value]
+
+        with pytest.raises(UserError, match=f"the processes run different code: .*{told}"):
+            _trained(cell, runtime, "cpu", Mixed())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_times_of_other_numbers_of_devices_are_not_compared() -> None:

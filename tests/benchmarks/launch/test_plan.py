@@ -7,20 +7,24 @@ import re
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import CommandLine
 from planned_cards import card, put
+from torch import nn
 
 from benchmarks import config
 from benchmarks.errors import UserError
 from benchmarks.launch.estimate import FLOPS, MEASURED, UNKNOWN, Throughput
 from benchmarks.launch.request import Request
 from benchmarks.launch.selection import parse_seeds, shown_seeds
+from benchmarks.launch.shares import shareable
 from benchmarks.registry import entries
 from benchmarks.results.files import write_json
 from benchmarks.results.provenance import hardware
 from benchmarks.results.store import Store
+from weightaug import DAMP
 
 TABLE = ("reproduce", "damp/table2", "--scale", "smoke", "device=cpu", "workers=2")
 
@@ -209,6 +213,22 @@ def test_strangers_among_cards_are_named_and_the_rest_is_reported(weightaug: Com
         assert sum(said in line for line in warned) == 1
     assert len(list((folder / "damaged").iterdir())) == 3
     assert (folder / "second.json").is_file()
+
+
+def test_a_method_may_look_at_the_weights_when_it_is_asked_how_it_can_be_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cell, runtime = config.load(["method=damp", "model=vit_tiny"])
+    expected, made = shareable(cell, runtime), DAMP.__init__
+    looked: list[float] = []
+
+    def look(self: DAMP, model: nn.Module, **options: Any) -> None:
+        looked.extend(p.abs().max().item() for p in model.parameters())
+        made(self, model, **options)
+
+    monkeypatch.setattr(DAMP, "__init__", look)
+    assert shareable(cell, runtime) == expected
+    assert looked
 
 
 @pytest.mark.parametrize(

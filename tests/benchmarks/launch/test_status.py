@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,7 +17,9 @@ from pathlib import Path
 import pytest
 from command_line import ROOT, CommandLine, environment
 from planned_cards import card, put
+from rich.console import Console
 
+from benchmarks.interruption import Interrupted
 from benchmarks.launch import status, status_view
 from benchmarks.launch.request import Request
 from benchmarks.results.heartbeat import Heartbeat
@@ -131,6 +134,24 @@ def test_a_terminal_is_redrawn_until_ctrl_c(tmp_path: Path) -> None:
     assert b"3 cells: 3 waiting" in shown
     process.stderr.close()
     os.close(terminal)
+
+
+def test_what_is_too_long_for_the_screen_is_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = Request.parse("damp/table2", "smoke", "1", [], [], "reports")
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, height=8)
+
+    def look(seconds: float) -> None:
+        shown = screen.file.getvalue()  # type: ignore[attr-defined]
+        assert "store: runs" in shown and "time left: " in shown
+        assert "plain SGD" not in shown
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(status_view.time, "sleep", look)
+    monkeypatch.setattr(status_view, "console", lambda: screen)
+    assert status_view.watch(request) == 0
 
 
 def test_watching_is_for_persons(weightaug: CommandLine) -> None:

@@ -111,6 +111,7 @@ def test_what_belongs_to_the_code_of_a_plugin(tmp_path: Path, monkeypatch: pytes
     config = tmp_path / "pl_cfg/own/method/mine.yaml"
     config.parent.mkdir(parents=True)
     config.write_text("_target_: pl_code.Mine\n")
+    (tmp_path / "pl_cfg/own/names.yaml").write_text("- no config\n")
     (tmp_path / "pl_cfg/own/method/theirs.yaml").write_text("_target_: torch.nn.Linear\n")
     for file in (
         "pl_cfg/__init__.py",

@@ -25,6 +25,13 @@ CELLS = {
     "dropout": [*RESNET, "method=dropout", "method.p=0.1"],
     "corrupted_sgd": [*RESNET, "method=corrupted_sgd"],
     "sam": [*RESNET, "method=sam", "method.sub_batches=4"],
+    "sam of 7 and 6": [
+        *RESNET,
+        "recipe.batch_size=20",
+        "method=sam",
+        "method.sub_batches=3",
+        "method.epsilon=0.1",
+    ],
     "asam": [*RESNET, "method=asam", "method.sub_batches=4"],
     "asam of one": [*RESNET, "method=asam", "method.sub_batches=1"],
     "damp": [*RESNET, "method=damp", "method.sub_batches=4"],
