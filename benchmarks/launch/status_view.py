@@ -103,7 +103,8 @@ def _as_text(request: Request, status: Status) -> Iterator[str | RichTable]:
         )
         others = f"not known for {unknown} cell(s), of a kind that none is finished of" if unknown else ""
         yield f"time left: {'; '.join(part for part in (some, others) if part)}"
-    yield f"store: {request.runtime.store_folder}"
+    folder = request.runtime.store_folder
+    yield f"store: {folder}" + ("" if folder.is_dir() else ", not there yet")
 
 
 def _rows(request: Request, status: Status) -> RichTable:

@@ -35,6 +35,8 @@ METHODS = {
 CHECKED = {"sgd": 1e-3, "sam": 1e-2}
 """Methods without random numbers of their own, whose losses on a GPU are those on a CPU within this tolerance."""
 CHECKED_STEPS = 8
+WARM_UP_STEPS = 5
+"""Before whole epochs are timed, which would take too long as a warm-up."""
 CIFAR_IMAGES = 50_000
 
 
@@ -86,9 +88,11 @@ class Device:
         self._wait()
         return clock() - begun
 
-    def ratio(self, work: Step, reference: Step, pairs: int | None = None) -> tuple[float, float]:
+    def ratio(
+        self, work: Step, reference: Step, pairs: int | None = None, warm_ups: int = 2
+    ) -> tuple[float, float]:
         """Median of the ratios, and of the seconds of ``work``."""
-        for warm_up in (work, reference) * 2:
+        for warm_up in (work, reference) * warm_ups:
             warm_up()
         pairs = pairs or self.sizes.pairs
         timed = [(self.seconds(work), self.seconds(reference)) for _ in range(pairs)]
@@ -228,7 +232,9 @@ def epoch(device: Device, precision: str, engine: str) -> dict[str, Any]:
         for _ in range(run.steps):
             run.step(x, y)
 
-    ratio, seconds = device.ratio(whole, steps, pairs=max(1, device.sizes.pairs // 7))
+    for _ in range(WARM_UP_STEPS):
+        run.step(x, y)
+    ratio, seconds = device.ratio(whole, steps, pairs=max(1, device.sizes.pairs // 7), warm_ups=0)
     return {
         "precision": precision,
         "engine": engine,

@@ -32,6 +32,7 @@ ONLY = ("--only", "method=sgd", "--only", "panel=vit")
 def test_states_of_cells(weightaug: CommandLine) -> None:
     none = weightaug(*TABLE, *ONLY)
     assert none.stdout.startswith("damp/table2 at scale smoke: 3 cells: 3 waiting\n")
+    assert "store: runs, not there yet" in none.stdout
     assert list(Path().iterdir()) == []
 
     request = Request.parse("damp/table2", "smoke", "6", [], [], "reports", ONLY[1::2])
