@@ -255,6 +255,11 @@ class Cell:
         content["evaluation"] = _values(self.evaluation)
         return {**content, "protocol": self.protocol, "scale": self.scale, "seed": self.seed}
 
+    @property
+    def of_every_seed(self) -> str:
+        """The full config as text, the same for cells that differ in the seed alone."""
+        return json.dumps({**self.as_dict(), "seed": None}, sort_keys=True)
+
     def contradiction(self, config: Mapping[str, Any]) -> str | None:
         """The first setting that ``config``, the full config on a card, states otherwise than this cell.
 

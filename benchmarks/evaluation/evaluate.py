@@ -29,6 +29,7 @@ from benchmarks.memory import is_out_of_memory
 from benchmarks.training.processes import ALONE, Processes
 from weightaug.method import Method
 from weightaug.random import derive_seed
+from weightaug.transfer import send
 
 REESTIMATION_BATCHES = 16
 KEPT_SHARE = 0.5
@@ -90,7 +91,7 @@ def _generated(name: str, severity: int, table: ParameterTable, parts: Corrupted
 
 
 def _published(source: PublishedCorruptions, name: str, severity: int) -> Corrupted:
-    return lambda images, places: source.read(name, severity, places).to(images.device)
+    return lambda images, places: send(source.read(name, severity, places), images.device)
 
 
 def _keep(
@@ -121,7 +122,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def _kept(made: Tensor, first: int) -> Corrupted:
-    return lambda images, places: made[places.to(made.device) - first]
+    return lambda images, places: made[send(places - first, made.device)]
 
 
 def evaluate(
@@ -209,7 +210,7 @@ def _shifted(
     examples = []
     for _, images, _, places in own.batches(found.images, _skip(method, mode, 1)):
         predicted = method.predict(data.normalise(images), mode)
-        accepted = found.accepted[places.to(found.accepted.device)]
+        accepted = found.accepted[send(places, found.accepted.device)]
         examples.append(per_accepted_example(predicted.float(), accepted, found.outputs))
     return summarise(own.whole(examples, found.accepted.device), cell.evaluation.ece_bins)
 

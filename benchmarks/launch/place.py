@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -167,7 +166,7 @@ def packing_of(known: Calibration | None, cells: Iterable[Cell], runtime: Runtim
     if known is None or not known.packings:
         return None
     kinds = {}
-    for cell in {json.dumps({**cell.as_dict(), "seed": 0}): cell for cell in cells}.values():
+    for cell in {cell.of_every_seed: cell for cell in cells}.values():
         kind = Kind.of(cell, source_of(cell, runtime))
         kinds[kind.key] = kind
     fitting = [key for key in kinds if key in known.packings and key in known.kinds]

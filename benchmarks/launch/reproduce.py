@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -149,8 +148,7 @@ def _check(request: Request, launcher: Launcher) -> str:
     if request.table.scale(request.scale).needs_gpu and device == "cpu":
         problems.append("a CUDA device (none is used)")
     asked = [request.cells[cell_id] for cell_id in request.asked]
-    of_one_kind = {json.dumps({**cell.as_dict(), "seed": None}, sort_keys=True): cell for cell in asked}
-    for cell in of_one_kind.values():
+    for cell in {cell.of_every_seed: cell for cell in asked}.values():
         problems += [problem for problem in preflight(cell, request.runtime) if problem not in problems]
     if problems:
         smaller = [name for name in request.table.scales if name != request.scale]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import chain
@@ -24,10 +23,9 @@ def check_shares(request: Request) -> None:
     refused: dict[str, list[str]] = defaultdict(list)  # by reason, the cells' ids
     for cell_id in request.asked:
         cell = request.cells[cell_id]
-        settings = json.dumps({**cell.as_dict(), "seed": 0}, sort_keys=True)
-        if settings not in known:
-            known[settings] = shareable(cell, request.runtime)
-        if reason := known[settings].refusal(devices, accumulate):
+        if cell.of_every_seed not in known:
+            known[cell.of_every_seed] = shareable(cell, request.runtime)
+        if reason := known[cell.of_every_seed].refusal(devices, accumulate):
             refused[reason].append(cell_id)
     if not refused:
         return

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -161,7 +162,7 @@ def limits(device: Device) -> dict[str, Any]:
 def losses(device: Device, engine: str, method: str) -> dict[str, Any]:
     """The engine's first losses against the eager engine's in float32 on the CPU."""
     tolerance = CHECKED[method]
-    expected = _first_losses(trainer("cpu", device.sizes, "eager", "float32", f"method={method}"))
+    expected = _expected_losses(device.sizes, method)
     run = trainer(device.name, device.sizes, engine, "float32", f"method={method}")
     ours = _first_losses(run)
     apart = max(abs(a - b) / abs(b) for a, b in zip(ours, expected, strict=True))
@@ -173,6 +174,11 @@ def losses(device: Device, engine: str, method: str) -> dict[str, Any]:
         "tolerance": tolerance,
         "held": apart <= tolerance,
     }
+
+
+@cache
+def _expected_losses(sizes: Sizes, method: str) -> list[float]:
+    return _first_losses(trainer("cpu", sizes, "eager", "float32", f"method={method}"))
 
 
 def _first_losses(run: Trainer) -> list[float]:
@@ -197,9 +203,14 @@ def hand_written(run: Trainer) -> Step:
     return step
 
 
+@cache
+def _reference(name: str, sizes: Sizes, precision: str) -> Step:
+    return hand_written(trainer(name, sizes, "eager", precision))
+
+
 def step(device: Device, precision: str, engine: str, name: str) -> dict[str, Any]:
     """A method's step over the hand-written loop's in the same precision."""
-    reference = hand_written(trainer(device.name, device.sizes, "eager", precision))
+    reference = _reference(device.name, device.sizes, precision)
     run = trainer(device.name, device.sizes, engine, precision, *METHODS[name])
     x, y = _batch(run)
     run.step(x, y)  # prepares the engine, whose memory is not the step's

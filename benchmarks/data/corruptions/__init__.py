@@ -46,6 +46,7 @@ from benchmarks.data.corruptions.table import (
     without_missing,
 )
 from benchmarks.errors import unknown_name
+from weightaug.transfer import send
 
 __all__ = [
     "COLOURED",
@@ -111,7 +112,7 @@ def corrupt(
     result = torch.empty_like(images, memory_format=torch.contiguous_format)
     for start in range(0, len(images), block):
         part = slice(start, start + block)
-        draws = Draws(seed, name, severity, indices[part].to(images.device))
+        draws = Draws(seed, name, severity, send(indices[part], images.device))
         result[part] = _corrupted(images[part], name, draws, given)
     return result
 
